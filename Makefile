@@ -1,0 +1,55 @@
+# The interpreter that makes the environment, and where everything goes.
+PYTHON ?= python3
+BIN := .venv/bin
+SITE := docs/_build/html
+SPHINX := $(BIN)/python -m sphinx -b html -W -n --keep-going -c . -d docs/_build/doctrees docs
+
+# The pages are built on the CPU, wherever they are built.
+export JAX_PLATFORMS := cpu
+# TensorFlow only reads data here; what its C++ code says of the CPU helps nobody.
+export TF_CPP_MIN_LOG_LEVEL := 3
+export TF_ENABLE_ONEDNN_OPTS := 0
+
+.PHONY: help html html-noplot data test bench lint lock linkcheck clean
+
+help:  ## list the targets
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)/  make \1 	\2/p' Makefile | expand -t 20
+
+html: data  ## build the site into docs/_build/html
+	$(SPHINX) $(SITE)
+	@echo "The site is in $(SITE)/index.html"
+
+html-noplot: .venv/installed  ## the same without running the pages
+	$(SPHINX) -D plot_gallery=0 $(SITE)
+	@echo "The site, without output of its pages, is in $(SITE)/index.html"
+
+data: .venv/installed  ## get and prepare Fashion-MNIST
+	$(BIN)/python docs/prepare_data.py
+
+test: html  ## run all tests, on the built site too
+	$(BIN)/python -m pytest
+
+bench: data  ## time the flagship in turns with the loop it replaced
+	$(BIN)/python benchmarks/whole_process.py
+
+lint: .venv/installed  ## check style and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+lock: .venv/installed  ## write requirements-docs.txt anew from requirements-docs.in
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
+		--generate-hashes --custom-compile-command "make lock" \
+		requirements-docs.in -o requirements-docs.txt
+
+linkcheck: data  ## check the links to other sites
+	$(SPHINX) -b linkcheck docs/_build/linkcheck
+
+clean:  ## delete what was built; environment and data stay
+	rm -rf docs/_build docs/auto_examples
+
+# The stamp is written last, so an installation that was cut short starts over.
+.venv/installed: requirements-docs.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is %d.%d: try make PYTHON=python3.13" % v)'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements-docs.txt
+	touch $@
