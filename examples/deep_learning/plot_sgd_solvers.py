@@ -209,7 +209,7 @@ def plot_curves(curves, title):
 # %%
 # Minibatches and initial parameters are the same for all solvers.
 def main(argv):
-    """Train every solver and draw the curves of all."""
+    """Train every solver and draw the curves; return {label: (losses, stepsizes)}."""
     settings = parse(argv)
     minibatches, num_classes = draw_minibatches(settings)
     net = make_net(settings.net_width, num_classes)
@@ -218,6 +218,7 @@ def main(argv):
     for name, (label, solver) in make_solvers(partial(loss_fun, net), settings).items():
         curves[label] = train(name, solver, params, minibatches)
     plot_curves(curves, f"Classification on {settings.dataset}")
+    return curves
 
 
 if __name__ == "__main__":
