@@ -156,7 +156,7 @@ def test_minibatches_are_shuffled_with_a_buffer_of_ten(page):
         if image.tobytes() in first
     ]
     assert len(places) == 32
-    assert 32 < max(places) < 11 * 32
+    assert 8 * 32 < max(places) < 11 * 32
 
 
 def test_more_minibatches_than_an_epoch_has(page):

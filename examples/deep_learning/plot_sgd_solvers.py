@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#   "absl-py", "flax", "importlib_resources", "jax", "jaxopt", "matplotlib", "optax",
+# dependencies = ["absl-py", "flax", "importlib_resources", "jax", "jaxopt", "optax",
+#   "matplotlib", "tensorflow-datasets",
 #   "tensorflow-cpu; sys_platform == 'linux' and platform_machine == 'x86_64'",
-#   "tensorflow; sys_platform != 'linux' or platform_machine != 'x86_64'",
-#   "tensorflow-datasets",
-# ]
+#   "tensorflow; sys_platform != 'linux' or platform_machine != 'x86_64'"]
 # ///
 """
 Comparison of different SGD algorithms
@@ -19,9 +17,9 @@ train one small image classifier, without momentum, at popular default settings:
 - `Armijo SGD <https://jaxopt.github.io/stable/_autosummary/jaxopt.ArmijoSGD.html>`__
   finds its step size by a line search on the minibatch [2]_;
 - `RMSProp <https://optax.readthedocs.io/en/stable/api/optimizers.html#optax.rmsprop>`__
-  divides each coordinate of the gradient by its recent magnitude;
+  divides a constant one by the recent magnitude of each coordinate of the gradient;
 - `SGD <https://optax.readthedocs.io/en/stable/api/optimizers.html#optax.sgd>`__
-  multiplies the gradient by a constant.
+  takes the constant one as it is.
 
 One seed and a training loss show how solvers behave, not which of them is best.
 """
@@ -33,8 +31,8 @@ One seed and a training loss show how solvers behave, not which of them is best.
 # at once, and in a registry of the page's own, so that a notebook can rerun this cell.
 import math
 import sys
-import time
 from functools import partial
+from time import perf_counter
 
 from absl import flags
 
@@ -90,10 +88,9 @@ import tensorflow_datasets as tfds
 # Minibatches are drawn once and every solver is given the same list, because a shuffled
 # pipeline has another order each time it is read.
 def draw_minibatches(settings):
-    """Return ``maxiter + 2`` minibatches of the train split and the number of classes.
+    """Return maxiter + 2 pairs (images, labels) and the number of classes.
 
-    Each is a pair of images, uint8 (batch_size, height, width, channels), and labels,
-    int64 (batch_size,), shuffled with a buffer of ten minibatches.
+    Images are uint8 (batch_size, height, width, channels), labels int64 (batch_size,).
     """
     # The cache that is added by default warns when the data is not read to its end.
     config = tfds.ReadConfig(try_autocache=False)
@@ -153,18 +150,16 @@ def make_solvers(fun, settings):
 # %%
 # Training
 # --------
-# A step is one call of one compiled function; its state carries what is logged.
+# The first minibatch initializes the solver, each other one makes a step: one call of
+# one compiled function, whose state carries what is logged.
 def train(name, solver, params, minibatches):
-    """Initialize on the first minibatch, then make one update on each of the others.
-
-    Returns the losses before the updates and the step sizes (NaN if there are none).
-    """
+    """Return the losses before the steps and the step sizes, NaN if there are none."""
     first, *minibatches = minibatches
-    start = time.perf_counter()
+    start = perf_counter()
     state = jax.jit(solver.init_state)(params, *first)
     update = jax.jit(solver.update).lower(params, state, *first).compile()
-    print(f"Compiling {name} took {time.perf_counter() - start:.2f}s")
-    losses, stepsizes, start = [], [], time.perf_counter()
+    print(f"Compiling {name} took {perf_counter() - start:.2f}s")
+    losses, stepsizes, start = [], [], perf_counter()
     for iteration, minibatch in enumerate(minibatches):
         params, state = update(params, state, *minibatch)
         losses.append(state.aux)
@@ -175,8 +170,7 @@ def train(name, solver, params, minibatches):
                 log += f", stepsize={state.stepsize:.6f}"
             print(f"[{name}] {log}")
     jax.block_until_ready(params)
-    seconds = time.perf_counter() - start
-    print(f"{len(minibatches)} iterations of {name} took {seconds:.2f}s\n")
+    print(f"{len(losses)} iterations of {name} took {perf_counter() - start:.2f}s\n")
     return np.array(losses), np.array(stepsizes)
 
 
