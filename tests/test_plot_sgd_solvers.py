@@ -375,6 +375,7 @@ def test_log(default_run):
         line = rf"\[{name}\] \(([ \d]{{4}})\), error={number}, loss=({number})"
         line += r", stepsize=\d\.\d{6}" if name in SOLVERS[:2] else ""
         matches = [re.fullmatch(line, text) for text in lines]
+        assert all(matches), lines
         assert [int(match[1]) for match in matches] == [0, 20, 40, 60, 80, 100]
         assert re.fullmatch(rf"Compiling {name} took \d+\.\d\ds", compiling)
         assert re.fullmatch(rf"101 iterations of {name} took \d+\.\d\ds", closing)

@@ -62,10 +62,10 @@ def parse(argv):
     if "--help" in argv:
         sys.exit(print(FLAGS))
     try:
-        wrong = FLAGS(argv)[1:]
+        wrong = [f"unexpected argument {word}" for word in FLAGS(argv)[1:]]
     except flags.Error as error:
         wrong = [error]
-    return sys.exit(f"{wrong[0]}: not a setting, see --help") if wrong else FLAGS
+    return sys.exit(f"{wrong[0]} (see --help)") if wrong else FLAGS
 
 
 ARGV = sys.argv[:1] if "get_ipython" in globals() else sys.argv
