@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["absl-py", "flax", "importlib_resources", "jax", "jaxopt", "optax",
-#   "matplotlib", "tensorflow-datasets",
+# dependencies = ["absl-py", "flax", "importlib_resources", "jax", "jaxopt", "numpy",
+#   "matplotlib", "optax", "tensorflow-datasets",
 #   "tensorflow-cpu; sys_platform == 'linux' and platform_machine == 'x86_64'",
 #   "tensorflow; sys_platform != 'linux' or platform_machine != 'x86_64'"]
 # ///
