@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import io
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "examples/deep_learning/plot_sgd_solvers.py"
+SOLVERS = ["Polyak SGD", "Armijo SGD", "RMSProp", "SGD"]
 
 # Children that work on the real data get the environment as it came; this process, and
 # children that ask for it, a folder with small data. tensorflow-datasets reads the
@@ -82,3 +84,23 @@ def run_script(*arguments, env=REAL_DATA, cwd=None):
     """Run Python on ``arguments`` and return what came of it."""
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, env=env, cwd=cwd, text=True, capture_output=True)
+
+
+def check_log(log):
+    """Check a log at the defaults: 24 lines, 4 closing lines, one first loss."""
+    *blocks, rest = log.split("\n\n")
+    assert (len(blocks), rest.strip()) == (4, "")
+    first = set()
+    for name, block in zip(SOLVERS, blocks, strict=True):
+        compiling, *lines, closing = block.splitlines()
+        number = r"\d+\.\d{3}"
+        line = rf"\[{name}\] \(([ \d]{{4}})\), (error={number}, loss=({number}))"
+        line += r", stepsize=[01]\.\d{6}" if name in SOLVERS[:2] else ""
+        matches = [re.fullmatch(line, text) for text in lines]
+        assert all(matches), lines
+        assert [int(match[1]) for match in matches] == [0, 20, 40, 60, 80, 100]
+        assert re.fullmatch(rf"Compiling {name} took \d+\.\d\ds", compiling)
+        assert re.fullmatch(rf"101 iterations of {name} took \d+\.\d\ds", closing)
+        assert float(matches[-1][3]) < float(matches[0][3])
+        first.add(matches[0][2])
+    assert len(first) == 1

@@ -1,6 +1,5 @@
 """The flagship page: flags, data, losses, step sizes, curves, log, figure."""
 
-import re
 from functools import partial
 
 import jax
@@ -8,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from conftest import PAGE, run_script
+from conftest import PAGE, SOLVERS, check_log, run_script
 
-SOLVERS = ["Polyak SGD", "Armijo SGD", "RMSProp", "SGD"]
 DEFAULTS = {
     "rmsprop_stepsize": 1e-3,
     "gd_stepsize": 1e-1,
@@ -42,7 +40,7 @@ def test_a_parse_forgets_the_one_before(page):
         *(f"--{name}=1e6" for name in ("rmsprop_stepsize", "gd_stepsize")),
         "--max_stepsize=1e6",
         "--aggressiveness=0.999",
-        *("--maxiter=0", "--maxiter=10000"),
+        *("--maxiter=0", "--maxiter=2000"),
         *("--batch_size=1", "--batch_size=1000"),
         *("--net_width=1", "--net_width=100"),
         *(f"--dataset={name}" for name in ("mnist", "kmnist", "emnist")),
@@ -61,9 +59,9 @@ def test_right_flags(page, flag):
         *(f"--{n}={x}" for n in list(DEFAULTS)[:4] for x in ("nan", "0", "-1", "inf")),
         "--max_stepsize=abc",
         *("--aggressiveness=1", "--aggressiveness=1.5"),
-        *("--maxiter=-1", "--maxiter=10001", "--maxiter=abc", "--maxiter=1.5"),
-        *("--batch_size=0", "--batch_size=100000", "--net_width=0", "--net_width=101"),
-        *("--dataset=foo", "--maxitr=3", "--maxiter", "maxiter=3", "-f", "3"),
+        *("--maxiter=-1", "--maxiter=2001", "--maxiter=abc", "--maxiter=1.5"),
+        *("--batch_size=0", "--batch_size=1001", "--net_width=0", "--net_width=101"),
+        *("--dataset=foo", "--maxitr=3", "--maxiter", "maxiter=3", "-f", "word"),
     ],
 )
 def test_wrong_flags(page, wrong, capsys):
@@ -365,28 +363,11 @@ def default_run(run_page):
 
 
 def test_log(default_run):
-    """At the defaults: 24 lines and 4 closing lines, each with its format."""
-    blocks = default_run.log.split("\n\n")
-    assert blocks.pop() == ""
-    assert len(blocks) == 4
-    for name, block in zip(SOLVERS, blocks, strict=True):
-        compiling, *lines, closing = block.splitlines()
-        number = r"\d+\.\d{3}"
-        line = rf"\[{name}\] \(([ \d]{{4}})\), error={number}, loss=({number})"
-        line += r", stepsize=\d\.\d{6}" if name in SOLVERS[:2] else ""
-        matches = [re.fullmatch(line, text) for text in lines]
-        assert all(matches), lines
-        assert [int(match[1]) for match in matches] == [0, 20, 40, 60, 80, 100]
-        assert re.fullmatch(rf"Compiling {name} took \d+\.\d\ds", compiling)
-        assert re.fullmatch(rf"101 iterations of {name} took \d+\.\d\ds", closing)
-        assert float(matches[-1][2]) < float(matches[0][2])
+    check_log(default_run.log)
 
 
 def test_every_solver_starts_from_the_same_loss(default_run):
     assert len({losses[0] for losses, _ in default_run.curves.values()}) == 1
-    first = re.findall(r"\(   0\), error=([\d.]+), loss=([\d.]+)", default_run.log)
-    assert len(first) == 4
-    assert len(set(first)) == 1
 
 
 def test_figure(default_run):
@@ -431,6 +412,27 @@ numpy.savez({str(file)!r}, **curves)
     return dict(np.load(file))
 
 
+# A rounding error grows large within a hundred iterations. The margins also held with
+# other roundings of the initial parameters, and with other initial parameters.
+
+
+def test_losses(real_curves):
+    """Near 2.3 = log(10) at first, the same for all, and well below at last."""
+    first = {losses[0] for losses, _ in real_curves.values()}
+    assert len(real_curves) == 5
+    assert len(first) == 1
+    assert first.pop() == pytest.approx(2.3, abs=0.05)
+    assert all(losses[-20:].mean() < 1.4 for losses, _ in real_curves.values())
+
+
+def test_the_line_search_is_fastest_at_first_and_all_are_close_at_last(real_curves):
+    four = {k: v for k, v in real_curves.items() if k != "RMSProp stepsize=0.01"}
+    middle = {label: losses[20:40].mean() for label, (losses, _) in four.items()}
+    assert middle.pop("Armijo aggressiveness=0.9") < min(middle.values()) - 0.2
+    ends = [losses[-20:].mean() for losses, _ in four.values()]
+    assert max(ends) < min(ends) + 0.25
+
+
 def test_the_line_search_stays_below_a_tenth(real_curves):
     _, stepsizes = real_curves["Armijo aggressiveness=0.9"]
     assert np.all(stepsizes[20:] < 0.1)
@@ -438,19 +440,9 @@ def test_the_line_search_stays_below_a_tenth(real_curves):
 
 def test_polyak_step_sizes_vary_more_than_tenfold(real_curves):
     _, stepsizes = real_curves["Polyak max_stepsize=1.0"]
-    for start in (20, 60):
-        part = stepsizes[start : start + 40]
-        assert part.max() > 10 * part.min()
+    assert stepsizes[20:].max() > 10 * stepsizes[20:].min()
 
 
-def test_losses(real_curves):
-    assert len(real_curves) == 5
-    for losses, _ in real_curves.values():
-        assert losses[0] == pytest.approx(2.3, abs=0.05)
-        assert losses[-20:].mean() < 1.4
-
-
-def test_tuned_rmsprop_ends_below_all_four(real_curves):
+def test_tuned_rmsprop_ends_lowest(real_curves):
     ends = {label: losses[-20:].mean() for label, (losses, _) in real_curves.items()}
-    tuned = ends.pop("RMSProp stepsize=0.01")
-    assert tuned < min(ends.values()) - 0.05
+    assert ends.pop("RMSProp stepsize=0.01") < min(ends.values()) - 0.1

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # /// script
-# requires-python = ">=3.11"
+# requires-python = ">=3.11,<3.14"
 # dependencies = ["absl-py", "flax", "importlib_resources", "jax", "jaxopt", "numpy",
-#   "matplotlib", "optax", "tensorflow-datasets",
+#   "matplotlib>=3.10", "optax", "tensorflow-datasets",
 #   "tensorflow-cpu; sys_platform == 'linux' and platform_machine == 'x86_64'",
 #   "tensorflow; sys_platform != 'linux' or platform_machine != 'x86_64'"]
 # ///
@@ -41,13 +41,13 @@ number = partial(flags.DEFINE_float, flag_values=FLAGS)
 integer = partial(flags.DEFINE_integer, flag_values=FLAGS)
 DATASETS = ["mnist", "kmnist", "emnist", "fashion_mnist", "cifar10", "cifar100"]
 _ = flags.DEFINE_enum("dataset", "fashion_mnist", DATASETS, "data", flag_values=FLAGS)
-_ = integer("maxiter", 100, "last iteration, counted from 0", 0, 10_000)
+_ = integer("maxiter", 100, "last iteration, counted from 0", 0, 2_000)
 _ = integer("batch_size", 128, "examples in a minibatch", 1, 1_000)
 _ = integer("net_width", 4, "width multiplier of the network", 1, 100)
-_ = number("max_stepsize", 1.0, "cap of Polyak SGD and Armijo SGD")
-_ = number("aggressiveness", 0.9, "of the line search of Armijo SGD")
-_ = number("rmsprop_stepsize", 1e-3, "step size of RMSProp")
-_ = number("gd_stepsize", 1e-1, "constant step size of SGD")
+_ = number("max_stepsize", 1.0, "cap of Polyak SGD and Armijo SGD, positive")
+_ = number("aggressiveness", 0.9, "of the line search of Armijo SGD, in (0, 1)")
+_ = number("rmsprop_stepsize", 1e-3, "step size of RMSProp, positive")
+_ = number("gd_stepsize", 1e-1, "constant step size of SGD, positive")
 for name in ("max_stepsize", "aggressiveness", "rmsprop_stepsize", "gd_stepsize"):
     end = 1 if name == "aggressiveness" else math.inf
     message = f"must be above 0 and below {end}"
@@ -72,7 +72,6 @@ ARGV = sys.argv[:1] if "get_ipython" in globals() else sys.argv
 if __name__ == "__main__":
     parse(ARGV)
 
-# %%
 import flax.linen as nn
 import jax
 import jaxopt
@@ -131,16 +130,15 @@ def loss_fun(net, params, images, labels):
 # A contender is an entry: its name in the log, its label in the figure, the solver.
 def make_solvers(fun, settings):
     """Return {name: (label, solver)} for ``fun(params, images, labels)``."""
-    adaptive = {"fun": fun, "max_stepsize": settings.max_stepsize, "has_aux": True}
-    polyak = jaxopt.PolyakSGD(**adaptive)
+    cap, stepsize = settings.max_stepsize, settings.rmsprop_stepsize
+    polyak = jaxopt.PolyakSGD(fun, max_stepsize=cap, has_aux=True)
     search = {"aggressiveness": settings.aggressiveness, "reset_option": "goldstein"}
-    armijo = jaxopt.ArmijoSGD(**adaptive, **search, maxls=20)
-    stepsize = settings.rmsprop_stepsize
+    armijo = jaxopt.ArmijoSGD(fun, max_stepsize=cap, maxls=20, has_aux=True, **search)
     rmsprop = jaxopt.OptaxSolver(fun, optax.rmsprop(stepsize), has_aux=True)
     sgd = jaxopt.OptaxSolver(fun, optax.sgd(settings.gd_stepsize), has_aux=True)
     gd_stepsize = np.format_float_positional(settings.gd_stepsize, min_digits=3)
     return {
-        "Polyak SGD": (f"Polyak max_stepsize={settings.max_stepsize}", polyak),
+        "Polyak SGD": (f"Polyak max_stepsize={cap}", polyak),
         "Armijo SGD": (f"Armijo aggressiveness={settings.aggressiveness}", armijo),
         "RMSProp": (f"RMSProp {stepsize=}", rmsprop),
         "SGD": (f"SGD stepsize={gd_stepsize}", sgd),
@@ -177,17 +175,18 @@ def train(name, solver, params, minibatches):
 # %%
 # Figure
 # ------
-# Each loss is the mean of five around it, of fewer near the ends, so that it stays
-# centred on its iteration. Dashes serve readers whom colours do not.
+# A loss is the mean of five around it, of fewer near the ends so that it stays centred.
 def moving_average(series, window=5):
     """Return the means of up to ``window`` values around each: (n,) to (n,)."""
     reach = [min(window // 2, i, len(series) - 1 - i) for i in range(len(series))]
     return [np.mean(series[i - r : i + r + 1]) for i, r in enumerate(reach)]
 
 
+# %%
+# Dashes serve readers whom colours do not.
 def plot_curves(curves, title):
     """Draw {label: (losses, stepsizes)}, the step sizes above, the losses below."""
-    with plt.style.context("petroff8"):
+    with plt.style.context("petroff10"):
         fig, axes = plt.subplots(2, sharex=True, figsize=(5.4, 6), layout="constrained")
     axes[0].set(ylabel="step size", yscale="log")
     axes[1].set(ylabel="training loss", yscale="log", xlabel="iteration")
@@ -221,10 +220,11 @@ if __name__ == "__main__":
 # %%
 # Discussion
 # ----------
-# The line search finds step sizes below 0.1 within twenty iterations and stays there;
-# Polyak's keep varying more than tenfold. Iterations do not cost the same: the search
-# evaluates the loss again for each step size that it tries. And a constant step size
-# can be tuned: try ``--rmsprop_stepsize=0.01``, with which RMSProp ends below all four.
+# The line search lowers the loss fastest at first; after a hundred iterations all four
+# are close. It finds step sizes below 0.1 within twenty iterations and stays there;
+# Polyak's keep varying more than tenfold. But iterations do not cost the same: the
+# search evaluates the loss again for each step size it tries. And a constant can be
+# tuned: with ``--rmsprop_stepsize=0.01``, RMSProp ends lowest by far.
 #
 # .. rubric:: References
 #
