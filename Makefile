@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 SITE := docs/_build/html
 SPHINX := $(BIN)/python -m sphinx -b html -W -n --keep-going -c . -d docs/_build/doctrees docs
+# Sphinx warns of a document only when it reads it: after a failure it reads all again.
+FORGET := { rm -rf docs/_build/doctrees; exit 1; }
 
 # The pages are built on the CPU, wherever they are built.
 export JAX_PLATFORMS := cpu
@@ -16,12 +18,12 @@ help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*  ## (.*)/  make \1 	\2/p' Makefile | expand -t 20
 
 html: data  ## build the site into docs/_build/html
-	$(SPHINX) $(SITE)
+	$(SPHINX) $(SITE) || $(FORGET)
 	@echo "The site is in $(SITE)/index.html"
 
-html-noplot: .venv/installed  ## the same without running the pages
-	$(SPHINX) -D plot_gallery=0 $(SITE)
-	@echo "The site, without output of its pages, is in $(SITE)/index.html"
+html-noplot: .venv/installed  ## the same, but run no page
+	$(SPHINX) -D plot_gallery=0 $(SITE) || $(FORGET)
+	@echo "The site is in $(SITE)/index.html"
 
 data: .venv/installed  ## get and prepare Fashion-MNIST
 	$(BIN)/python docs/prepare_data.py
@@ -47,9 +49,11 @@ linkcheck: data  ## check the links to other sites
 clean:  ## delete what was built; environment and data stay
 	rm -rf docs/_build docs/auto_examples
 
-# The stamp is written last, so an installation that was cut short starts over.
+# What another environment built goes, because nothing else tells that it is stale. The
+# stamp is written last, so an installation that was cut short starts over.
 .venv/installed: requirements-docs.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is %d.%d: try make PYTHON=python3.13" % v)'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements-docs.txt
+	rm -rf docs/_build docs/auto_examples
 	touch $@
