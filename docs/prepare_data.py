@@ -102,7 +102,7 @@ def from_mirror(archives, folder):
         download(MIRROR + archive.filename, folder / archive.filename, archive.size)
 
 
-def run(*command, cwd, limit=120):
+def run(*command, cwd, limit):
     """Run ``command``; raise SourceError with the last it said if it fails."""
     try:
         subprocess.run(
@@ -112,7 +112,9 @@ def run(*command, cwd, limit=120):
             env=os.environ | {"RES_OPTIONS": "timeout:2 attempts:1"},
             timeout=limit,
             text=True,
-            capture_output=True,
+            # Progress is for a terminal, as everywhere here.
+            stdout=None if sys.stderr.isatty() else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             check=True,
         )
     except FileNotFoundError:
@@ -131,13 +133,14 @@ def from_debian(archives, folder):
     the header put back they are the registered files again.
     """
     try:
-        run(*APT_GET, "download", "--print-uris", PACKAGE, cwd=folder)
+        run(*APT_GET, "download", "--print-uris", PACKAGE, cwd=folder, limit=10)
     except SourceError:
         if shutil.which("apt-get") and os.geteuid() == 0:
             run(*APT_GET, "update", cwd=folder, limit=30)
-    run(*APT_GET, "download", PACKAGE, cwd=folder)
+    size = sum(archive.size for archive in archives.values())
+    run(*APT_GET, "download", PACKAGE, cwd=folder, limit=size / SLOWEST)
     (deb,) = folder.glob("*.deb")
-    run("dpkg-deb", "-x", deb, folder, cwd=folder)
+    run("dpkg-deb", "-x", deb, folder, cwd=folder, limit=60)
     for archive in archives.values():
         name = archive.filename
         packaged = folder / "usr/share/datasets/fashion-mnist" / name
