@@ -1,19 +1,20 @@
 """The flagship page with the training loop of the page it replaced, as a baseline.
 
-That loop drew its minibatches anew for every solver, initialized the network and the
-solver without jit, and evaluated the loss and its gradient without jit at every
-iteration, to print them, before the solver evaluated them again in its update.
+At every iteration that loop evaluated the loss and its gradient without jit, to log
+them, before the solver evaluated them again in its jitted update. All else is the new
+page's, though the old page also initialized without jit and drew its data more slowly.
 """
 
-import runpy
+import importlib.util
+import math
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
-page = runpy.run_path(str(EXAMPLES / "deep_learning/plot_sgd_solvers.py"))
-jax, math, np = page["jax"], page["math"], page["np"]
+import jax
+import numpy as np
+
+PAGE = Path(__file__).parent.parent / "examples/deep_learning/plot_sgd_solvers.py"
 
 
 def train(name, solver, params, minibatches):
@@ -37,19 +38,9 @@ def train(name, solver, params, minibatches):
     return np.array(losses), np.array(stepsizes)
 
 
-def main(argv):
-    """Do what the page's main does, the old way."""
-    settings = page["parse"](argv)
-    minibatches, num_classes = page["draw_minibatches"](settings)
-    net = page["make_net"](settings.net_width, num_classes)
-    params = net.init(jax.random.key(0), minibatches[0][0] / 255)
-    solvers = page["make_solvers"](partial(page["loss_fun"], net), settings)
-    curves = {}
-    for name, (label, solver) in solvers.items():
-        minibatches, _ = page["draw_minibatches"](settings)
-        curves[label] = train(name, solver, params, minibatches)
-    page["plot_curves"](curves, f"Classification on {settings.dataset}")
-
-
 if __name__ == "__main__":
-    main(sys.argv)
+    spec = importlib.util.spec_from_file_location("page", PAGE)
+    page = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(page)
+    page.train = train
+    page.main(sys.argv)
