@@ -1,14 +1,16 @@
-"""The flagship page with the training loop of the page it replaced, as a baseline.
+"""The flagship as the page it replaced did it, as a baseline.
 
-At every iteration that loop evaluated the loss and its gradient without jit, to log
-them, before the solver evaluated them again in its jitted update. All else is the new
-page's, though the old page also initialized without jit and drew its data more slowly.
+That page initialized network and solvers without jit, drew its minibatches anew for
+each solver, and at every iteration evaluated the loss and its gradient without jit, to
+log them, before the solver evaluated them again in its jitted update. Network, solvers,
+settings and figure are the new page's.
 """
 
 import importlib.util
 import math
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -38,9 +40,23 @@ def train(name, solver, params, minibatches):
     return np.array(losses), np.array(stepsizes)
 
 
+def main(page, argv):
+    """Do what the main function of ``page`` does, the old way."""
+    settings = page.parse(argv)
+    minibatches, num_classes = page.draw_minibatches(settings)
+    net = page.make_net(settings.net_width, num_classes)
+    params = net.init(jax.random.key(0), minibatches[0][0] / 255)
+    curves = {}
+    solvers = page.make_solvers(partial(page.loss_fun, net), settings)
+    for name, (label, solver) in solvers.items():
+        if curves:
+            minibatches, _ = page.draw_minibatches(settings)
+        curves[label] = train(name, solver, params, minibatches)
+    page.plot_curves(curves, f"Classification on {settings.dataset}")
+
+
 if __name__ == "__main__":
     spec = importlib.util.spec_from_file_location("page", PAGE)
     page = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(page)
-    page.train = train
-    page.main(sys.argv)
+    main(page, sys.argv)

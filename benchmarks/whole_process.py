@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ROUNDS = 5
+ROUNDS = 3
 SCRIPTS = {
     "old loop": ROOT / "benchmarks/old_loop.py",
     "page": ROOT / "examples/deep_learning/plot_sgd_solvers.py",
