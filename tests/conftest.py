@@ -11,6 +11,9 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+import pytest
+
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "examples/deep_learning/plot_sgd_solvers.py"
 SOLVERS = ["Polyak SGD", "Armijo SGD", "RMSProp", "SGD"]
@@ -26,16 +29,15 @@ os.environ |= {
     "MPLBACKEND": "agg",
 }
 
-import matplotlib.pyplot as plt  # noqa: E402  (after the environment is set)
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import tensorflow_datasets as tfds  # noqa: E402
+import matplotlib.pyplot as plt  # noqa: E402  (reads MPLBACKEND on import)
+import tensorflow_datasets as tfds  # noqa: E402  (reads TFDS_DATA_DIR on import)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def small_data():
     """Prepare 1,600 images of ten noisy patterns as Fashion-MNIST, with its builder."""
-    builder = tfds.image_classification.FashionMNIST  # registered before others are not
+    # Its module registers the real data sets, so it is imported before none register.
+    builder = tfds.image_classification.FashionMNIST
     with tfds.core.registered.skip_registration():
 
         class FashionMNIST(builder):
