@@ -31,8 +31,8 @@ data: .venv/installed  ## get and prepare Fashion-MNIST
 test: html  ## run all tests, on the built site too
 	$(BIN)/python -m pytest
 
-bench: data  ## time the flagship in turns with the loop it replaced
-	$(BIN)/python benchmarks/whole_process.py
+bench: data  ## time the flagship in turns with the loop it replaced, 15 minutes
+	$(BIN)/python benchmarks/bench.py
 
 lint: .venv/installed  ## check style and format
 	$(BIN)/ruff check

@@ -2,61 +2,95 @@
 
 That page initialized network and solvers without jit, drew its minibatches anew for
 each solver, and at every iteration evaluated the loss and its gradient without jit, to
-log them, before the solver evaluated them again in its jitted update. Network, solvers,
-settings and figure are the new page's.
+log them, before the solver evaluated them again in its jitted update. It trained from
+one seed and did not look at the test split. Solvers and figure are the new page's.
 """
 
 import importlib.util
-import math
 import sys
 import time
 from functools import partial
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import numpy as np
+import optax
 
 PAGE = Path(__file__).parent.parent / "examples/deep_learning/plot_sgd_solvers.py"
 
 
-def train(name, solver, params, minibatches):
-    """Train as the old page did, with the arguments and results of the new one."""
-    first, *minibatches = minibatches
-    start = time.perf_counter()
-    state = solver.init_state(params, *first)
-    update = jax.jit(solver.update)
-    losses, stepsizes = [], []
-    for iteration, minibatch in enumerate(minibatches):
-        value_and_grad = jax.value_and_grad(solver.fun, has_aux=True)
+class CNN(nn.Module):
+    """The page's network, written with Flax's convolution and pooling."""
+
+    net_width: int
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images):
+        """Map images (batch, height, width, channels) to logits."""
+        x = images / 255
+        for features in (self.net_width, 2 * self.net_width):
+            x = nn.relu(nn.Conv(features, kernel_size=(3, 3))(x))
+            x = nn.avg_pool(x, window_shape=(2, 2), strides=(2, 2))
+        x = nn.relu(nn.Dense(4 * self.net_width)(x.reshape((len(x), -1))))
+        return nn.Dense(self.num_classes)(x)
+
+
+def loss_fun(net, params, images, labels):
+    """Return the mean multiclass logistic loss, as value and as auxiliary."""
+    logits = net.apply(params, images)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    return loss, loss
+
+
+def steps(fun, update, params, state, minibatches):
+    """Yield what a step shows: parameters, state and the loss before it."""
+    for minibatch in minibatches:
+        value_and_grad = jax.value_and_grad(fun, has_aux=True)
         (loss, _), _ = value_and_grad(params, *minibatch)
         params, state = update(params, state, *minibatch)
-        losses.append(loss)
-        stepsizes.append(getattr(state, "stepsize", math.nan))
+        yield params, state, loss
+
+
+def train(name, solver, params, minibatches):
+    """Train and print the log; return it as an array (1, steps, 3)."""
+    first, *minibatches = minibatches
+    start, log = time.perf_counter(), []
+    state = solver.init_state(params, *first)
+    trained = steps(solver.fun, jax.jit(solver.update), params, state, minibatches)
+    for iteration, (_, state, loss) in enumerate(trained):
+        log.append((state.error, loss, getattr(state, "stepsize", np.nan)))
         if iteration % 20 == 0:
-            line = f"({iteration:4d}), error={state.error:.3f}, loss={loss:.3f}"
-            print(f"[{name}] {line}")
-    seconds = time.perf_counter() - start
-    print(f"{len(minibatches)} iterations of {name} took {seconds:.2f}s\n")
-    return np.array(losses), np.array(stepsizes)
+            print(f"[{name}] ({iteration:4d}), error={state.error:.3f}, {loss=:.3f}")
+    print(f"{len(log)} iterations of {name} took {time.perf_counter() - start:.2f}s\n")
+    return np.array([log])
 
 
-def main(page, argv):
-    """Do what the main function of ``page`` does, the old way."""
+def load_page():
+    """Import the page as a module."""
+    spec = importlib.util.spec_from_file_location("page", PAGE)
+    page = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(page)
+    return page
+
+
+def main(argv):
+    """Train every solver from one seed and draw the curves."""
+    page = load_page()
     settings = page.parse(argv)
-    minibatches, num_classes = page.draw_minibatches(settings)
-    net = page.make_net(settings.net_width, num_classes)
-    params = net.init(jax.random.key(0), minibatches[0][0] / 255)
+    examples, _, num_classes = page.load_data(settings.dataset)
+    net = CNN(settings.net_width, num_classes)
+    minibatches = page.draw_minibatches(examples, settings, 0)
+    params = net.init(jax.random.key(0), minibatches[0][0])
     curves = {}
-    solvers = page.make_solvers(partial(page.loss_fun, net), settings)
+    solvers = page.make_solvers(partial(loss_fun, net), settings)
     for name, (label, solver) in solvers.items():
         if curves:
-            minibatches, _ = page.draw_minibatches(settings)
+            minibatches = page.draw_minibatches(examples, settings, 0)
         curves[label] = train(name, solver, params, minibatches)
     page.plot_curves(curves, f"Classification on {settings.dataset}")
 
 
 if __name__ == "__main__":
-    spec = importlib.util.spec_from_file_location("page", PAGE)
-    page = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(page)
-    main(page, sys.argv)
+    main(sys.argv)
