@@ -19,9 +19,9 @@ PAGE = ROOT / "examples/deep_learning/plot_sgd_solvers.py"
 SOLVERS = ["Polyak SGD", "Armijo SGD", "RMSProp", "SGD"]
 
 # Children that work on the real data get the environment as it came; this process, and
-# children that ask for it, a folder with small data, and with what JAX compiled, because
-# many tests compile the same. tensorflow-datasets reads its variable on import, so it is
-# set before anything imports that.
+# children that ask for it, a folder with small data, and with what JAX compiled, since
+# many tests compile the same. tensorflow-datasets reads its variable on import, so it
+# is set before anything imports that.
 REAL_DATA = os.environ | {"JAX_PLATFORMS": "cpu", "MPLBACKEND": "agg"}
 SMALL_DATA_DIR = tempfile.TemporaryDirectory()
 os.environ |= {
