@@ -53,7 +53,7 @@ def time_scripts(folder):
     for name in contenders:
         benchmark = pyperf.Benchmark.load(str(folder / name))
         runs = [run.get_metadata() for run in benchmark.get_runs()]
-        memory = statistics.median(run["command_max_rss"].value for run in runs)
+        memory = statistics.median(run["command_max_rss"] for run in runs)
         medians[name] = benchmark.median(), memory
     return medians
 

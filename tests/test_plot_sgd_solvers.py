@@ -509,7 +509,8 @@ def test_a_repeat_is_the_same_to_the_bit(page, problem):
 def test_curves(page, length, seeds):
     """Medians and bands, of step sizes and of centred means of five losses."""
     random = np.random.default_rng(length)
-    curves = {name: np.exp(random.normal(size=(seeds, length, 3))) for name in SOLVERS}
+    names = [*SOLVERS, "a fifth"]
+    curves = {name: np.exp(random.normal(size=(seeds, length, 3))) for name in names}
     curves["SGD"][..., 2] = np.nan
     page.plot_curves(curves, "title")
     figure = plt.gcf()
@@ -546,8 +547,33 @@ def test_a_short_run(run_page, maxiter):
     assert len(above.lines) == len(below.lines) == 4
 
 
-def test_seeds(run_page, problem, page):
-    """Each has its own parameters and order; more of them change no earlier one."""
+def test_every_solver_gets_the_same_starts(page, run_page, monkeypatch):
+    """Seeds differ in their parameters and in their minibatches."""
+    seen, train = [], page.train
+
+    def watched(solver, count, starts):
+        seen.append(starts)
+        return train(solver, count, starts)
+
+    monkeypatch.setattr(page, "train", watched)
+    run_page("--batch_size=32", "--maxiter=1", "--num_seeds=3")
+    assert len(seen) == 4
+    for start, *others in zip(*seen, strict=True):
+        assert len(jax.tree.leaves(start)) == 8 + 2 * 3
+        for other in others:
+            assert all(
+                np.array_equal(leaf, same)
+                for leaf, same in zip(
+                    *map(jax.tree.leaves, (start, other)), strict=True
+                )
+            )
+    parameters, minibatches = zip(*seen[0], strict=True)
+    kernels = {p["params"]["Dense_1"]["kernel"].tobytes() for p in parameters}
+    assert len(kernels) == len({b[0][0].tobytes() for b in minibatches}) == 3
+
+
+def test_seeds(run_page):
+    """More of them change no earlier one, and the log stays that of the first."""
     one = run_page("--batch_size=32", "--maxiter=5", "--num_seeds=1")
     three = run_page("--batch_size=32", "--maxiter=5", "--num_seeds=3")
     for label, logs in three.curves.items():
@@ -559,6 +585,9 @@ def test_seeds(run_page, problem, page):
     (log, *_), (same_log, *_) = one.log.split("\n\n"), three.log.split("\n\n")
     assert log.splitlines()[:-1] == same_log.splitlines()[:-1]
     for name, (accuracies, evaluations, seconds) in three.table.items():
+        # Shares of the 310 test images.
+        right = 310 * np.array(accuracies)
+        assert right == pytest.approx(np.rint(right))
         assert len(accuracies) == len(evaluations) == len(seconds) == 3
         assert accuracies[0] == one.table[name][0][0]
 
