@@ -81,7 +81,7 @@ def time_steps():
     first, *minibatches = page.draw_minibatches(examples, settings, 0)
     # The first twenty compile, and search the longest for a step size.
     warm_up, rest = minibatches[:20], minibatches[20:]
-    plain = old_loop.CNN(settings.net_width, num_classes)
+    plain = old_loop.PlainCNN(settings.net_width, num_classes)
     net = page.CNN(settings.net_width, num_classes)
     funs = {
         "nn.Conv": (partial(old_loop.loss_fun, plain), plain),

@@ -20,7 +20,7 @@ import optax
 PAGE = Path(__file__).parent.parent / "examples/deep_learning/plot_sgd_solvers.py"
 
 
-class CNN(nn.Module):
+class PlainCNN(nn.Module):
     """The page's network, written with Flax's convolution and pooling."""
 
     net_width: int
@@ -80,7 +80,7 @@ def main(argv):
     page = load_page()
     settings = page.parse(argv)
     examples, _, num_classes = page.load_data(settings.dataset)
-    net = CNN(settings.net_width, num_classes)
+    net = PlainCNN(settings.net_width, num_classes)
     minibatches = page.draw_minibatches(examples, settings, 0)
     params = net.init(jax.random.key(0), minibatches[0][0])
     curves = {}

@@ -4,7 +4,6 @@ import os
 import re
 from functools import partial
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import matplotlib
@@ -14,6 +13,7 @@ import optax
 import pytest
 import tensorflow_datasets as tfds
 from conftest import PAGE, REAL_DATA, SOLVERS, check_log, run_script
+from old_loop import PlainCNN
 
 DEFAULTS = {
     "rmsprop_stepsize": 1e-3,
@@ -230,22 +230,6 @@ def test_a_run_on_many_classes_in_colour(run_page):
 
 
 # Losses and step sizes
-
-
-class PlainCNN(nn.Module):
-    """The network as Flax's own convolution and pooling make it."""
-
-    net_width: int
-    num_classes: int
-
-    @nn.compact
-    def __call__(self, images):
-        x = images / 255
-        for features in (self.net_width, 2 * self.net_width):
-            x = nn.relu(nn.Conv(features, kernel_size=(3, 3))(x))
-            x = nn.avg_pool(x, window_shape=(2, 2), strides=(2, 2))
-        x = nn.relu(nn.Dense(4 * self.net_width)(x.reshape((len(x), -1))))
-        return nn.Dense(self.num_classes)(x)
 
 
 def plain_params(params, size=7):
