@@ -1,25 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 # /// script
 # requires-python = ">=3.11,<3.14"
-# dependencies = ["absl-py", "flax", "importlib_resources", "jax", "jaxopt", "numpy",
-#   "matplotlib>=3.10", "optax", "scipy", "tensorflow-datasets",
-#   "tensorflow-cpu; sys_platform == 'linux' and platform_machine == 'x86_64'",
-#   "tensorflow; sys_platform != 'linux' or platform_machine != 'x86_64'"]
+# dependencies = ["absl-py", "flax", "importlib_resources", "jax", "jaxopt",
+#   "matplotlib", "numpy", "optax", "scipy", "tensorflow-datasets",
+#   "tensorflow-cpu; platform_machine == 'x86_64'",
+#   "tensorflow; platform_machine != 'x86_64'"]
 # ///
-"""
+r"""
 Comparison of different SGD algorithms
 ======================================
 What do step sizes that adapt to each minibatch buy over constant ones? Four solvers
 train one small image classifier, without momentum, at popular default settings:
 
-- `Polyak SGD <https://jaxopt.github.io/stable/_autosummary/jaxopt.PolyakSGD.html>`__
-  computes its step size from the loss and gradient of the minibatch [1]_;
-- `Armijo SGD <https://jaxopt.github.io/stable/_autosummary/jaxopt.ArmijoSGD.html>`__
-  finds its step size by a line search on the minibatch [2]_;
-- `RMSProp <https://optax.readthedocs.io/en/stable/api/optimizers.html#optax.rmsprop>`__
-  divides a constant one by the recent magnitude of each coordinate of the gradient;
-- `SGD <https://optax.readthedocs.io/en/stable/api/optimizers.html#optax.sgd>`__
-  takes the constant one as it is.
+- :class:`Polyak SGD <jaxopt.PolyakSGD>` computes its step size from the loss and
+  gradient of the minibatch, :math:`f / \|\nabla f\|^2` up to a cap [1]_;
+- :class:`Armijo SGD <jaxopt.ArmijoSGD>` finds its step size by a line search on the
+  minibatch [2]_;
+- :func:`RMSProp <optax.rmsprop>` divides a constant one by the recent magnitude of each
+  coordinate of the gradient;
+- :func:`SGD <optax.sgd>` takes the constant one as it is.
 
 Five seeds tell merit from luck, but not a solver from the setting it was given.
 """
@@ -140,7 +139,7 @@ def loss_fun(net, count, params, images, labels):
     """Count a call; return the mean logistic loss as value and as auxiliary."""
     count[...] += 1
     logits = net.apply(params, images)
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    loss = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
     return loss, loss
 
 
@@ -234,18 +233,19 @@ def print_table(table):
 # Losses are means of five around a step. Dashes serve readers whom colours do not.
 def plot_curves(curves, title):
     """Draw {label: logs}, each (seeds, steps, 3): step sizes above, losses below."""
-    with plt.style.context("petroff10"):
+    with plt.style.context("seaborn-v0_8-colorblind"):
         fig, axes = plt.subplots(2, sharex=True, figsize=(5.4, 6), layout="constrained")
     axes[0].set(ylabel="step size", yscale="log")
     axes[1].set(ylabel="training loss", yscale="log", xlabel="iteration")
-    for i, logs in enumerate(curves.values()):
+    axes[1].yaxis.set(major_formatter="{x:g}", minor_formatter="{x:g}")
+    for i, (label, logs) in enumerate(curves.items()):
         losses = uniform_filter1d(logs[:, :, 1], 5, mode="nearest")
         for ax, series in zip(axes, (logs[:, :, 2], losses), strict=True):
             low, mid, high = np.quantile(series, [0, 0.5, 1], axis=0)
-            ax.plot(mid, ("-", "--", "-.", ":")[i % 4])
+            ax.plot(mid, ("-", "--", "-.", ":")[i % 4], label=label)
             ax.fill_between(range(len(mid)), low, high, alpha=0.2)
     fig.suptitle(title)
-    fig.legend(axes[1].lines, curves, loc="outside lower center", ncols=2)
+    fig.legend(handles=axes[1].lines, loc="outside lower center", ncols=2)
     plt.show()
 
 
