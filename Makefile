@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SITE := docs/_build/html
 SPHINX := $(BIN)/python -m sphinx -b html -W -n --keep-going -c . -d docs/_build/doctrees docs
+PAGES := $(wildcard examples/*/plot_*.py)
 # Sphinx warns of a document only when it reads it: after a failure it reads all again.
 FORGET := { rm -rf docs/_build/doctrees; exit 1; }
 
@@ -12,7 +13,7 @@ export JAX_PLATFORMS := cpu
 export TF_CPP_MIN_LOG_LEVEL := 3
 export TF_ENABLE_ONEDNN_OPTS := 0
 
-.PHONY: help html html-noplot data test bench lint lock linkcheck clean
+.PHONY: help html html-noplot serve data test bench lint lock linkcheck clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*  ## (.*)/  make \1 	\2/p' Makefile | expand -t 20
@@ -22,8 +23,11 @@ html: data  ## build the site into docs/_build/html
 	@echo "The site is in $(SITE)/index.html"
 
 html-noplot: .venv/installed  ## the same, but run no page
-	$(SPHINX) -D plot_gallery=0 $(SITE) || $(FORGET)
+	$(SPHINX) -D plot_gallery=0 -t noplot $(SITE) || $(FORGET)
 	@echo "The site is in $(SITE)/index.html"
+
+serve: html  ## show the site on http://localhost:8000, on this machine alone
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) 8000
 
 data: .venv/installed  ## get and prepare Fashion-MNIST
 	$(BIN)/python docs/prepare_data.py
@@ -38,12 +42,13 @@ lint: .venv/installed  ## check style and format
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-lock: .venv/installed  ## write requirements-docs.txt anew from requirements-docs.in
+lock: .venv/installed  ## write requirements-docs.txt anew, for the site and its pages
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
 		--generate-hashes --custom-compile-command "make lock" \
-		requirements-docs.in -o requirements-docs.txt
+		requirements-docs.in $(PAGES) -o requirements-docs.txt
 
-linkcheck: data  ## check the links to other sites
+linkcheck: data  ## check the links to other sites, and the lists of what these have
+	$(BIN)/python docs/check_inventories.py
 	$(SPHINX) -b linkcheck docs/_build/linkcheck
 
 clean:  ## delete what was built; environment and data stay
