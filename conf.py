@@ -1,7 +1,9 @@
 """Sphinx configuration: the decisions, each section with its documentation."""
 
+import os
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 # -- Project ---------------------------------------------------------------------------
 # https://www.sphinx-doc.org/en/master/usage/configuration.html#project-information
@@ -10,23 +12,48 @@ project = "Stochastic solver gallery"
 author = "The maintainers of the Stochastic solver gallery"
 copyright = "2026, " + author
 
+# Where the site will be: its links in the sitemap and for social media are absolute.
+# The default is what ``make serve`` shows.
+html_baseurl = os.environ.get("SITE_URL", "http://localhost:8000/")
+# OWNER/NAME on GitHub, and the branch there that has the built notebooks under docs/:
+# then each page has a link that opens it in Colab.
+repository = os.environ.get("GITHUB_REPOSITORY", "")
+notebook_branch = os.environ.get("NOTEBOOK_BRANCH", "")
+
 # -- General ---------------------------------------------------------------------------
 # https://www.sphinx-doc.org/en/master/usage/configuration.html#general-configuration
 
-extensions = ["sphinx_gallery.gen_gallery"]
+# What is in docs/: the extensions, and the functions that sphinx_gallery_conf names.
+sys.path.insert(0, str(Path(__file__).parent / "docs"))
+
+extensions = [
+    # This one starts a process, which must be before a page starts threads.
+    "sphinx_sitemap",
+    "sphinx.ext.intersphinx",
+    "sphinx_gallery.gen_gallery",
+    "figures",
+    "page_frame",
+    "notebooks",
+    "math_ml",
+    "notfound.extension",
+    "sphinx_copybutton",
+    "sphinx_llms_txt",
+    "sphinxext.opengraph",
+]
 exclude_patterns = ["_build"]
+html_math_renderer = "mathml"
 
 # -- Gallery ---------------------------------------------------------------------------
 # https://sphinx-gallery.github.io/stable/configuration.html
 
-# Where sphinx-gallery finds the function that ``reset_modules`` names.
-sys.path.insert(0, str(Path(__file__).parent / "docs"))
-
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",  # relative to docs/, the source folder
     "gallery_dirs": "auto_examples",
-    "image_srcset": ["2x"],
+    "backreferences_dir": "auto_examples/backreferences",  # wanted by minigallery
+    # Code links to what is written in it, not to the class of its value.
+    "inspect_global_variables": False,
     # Names rather than functions, so that Sphinx can pickle the configuration.
+    "image_scrapers": ("figures.scrape", "page_frame.record"),
     "reset_modules": ("matplotlib", "page_warnings.as_errors"),
     "reset_modules_order": "both",
     # One page needs no archive of all pages, and no list of how long each one took;
@@ -35,11 +62,54 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
 }
 
+# -- Links to other documentation ------------------------------------------------------
+# https://www.sphinx-doc.org/en/master/usage/extensions/intersphinx.html
+
+# The inventories are lists of what the pages name: a build asks no other site, and its
+# links do not depend on the day. ``make linkcheck`` compares them with those sites.
+documentation = {
+    "flax": "https://flax-linen.readthedocs.io/en/latest/",
+    "jax": "https://docs.jax.dev/en/latest/",
+    "jaxopt": "https://jaxopt.github.io/stable/",
+    "matplotlib": "https://matplotlib.org/stable/",
+    "numpy": "https://numpy.org/doc/stable/",
+    "optax": "https://optax.readthedocs.io/en/latest/",
+    "python": "https://docs.python.org/3/",
+    "scipy": "https://docs.scipy.org/doc/scipy/",
+}
+intersphinx_mapping = {
+    name: (url, f"inventories/{name}.txt") for name, url in documentation.items()
+}
+
 # -- HTML ------------------------------------------------------------------------------
 # https://sphinx-book-theme.readthedocs.io/en/stable/reference/configuration.html
 
 html_theme = "sphinx_book_theme"
 html_title = project
 html_context = {"default_mode": "auto"}
+html_theme_options = {
+    "navbar_persistent": [],  # the side bar has the search
+    "use_download_button": False,  # each page has downloads of its own
+}
 html_static_path = ["docs/_static"]
 html_css_files = ["gallery.css"]
+html_favicon = "docs/_static/favicon.svg"
+
+# -- Around the pages ------------------------------------------------------------------
+# https://sphinx-copybutton.readthedocs.io
+# https://sphinx-sitemap.readthedocs.io
+# https://sphinxext-opengraph.readthedocs.io
+# https://sphinx-notfound-page.readthedocs.io
+# https://sphinx-llms-txt.readthedocs.io
+
+copybutton_prompt_text = r">>> |\.\.\. |\$ |In \[\d*\]: "
+copybutton_prompt_is_regexp = True
+sitemap_url_scheme = "{link}"
+sitemap_excludes = ["404.html", "genindex.html", "search.html"]
+ogp_site_url = html_baseurl
+ogp_image = html_baseurl + "_images/sphx_glr_plot_sgd_solvers_001.png"
+ogp_image_alt = "Step sizes and training losses of four solvers on Fashion-MNIST"
+notfound_urls_prefix = urlsplit(html_baseurl).path
+llms_txt_summary = (
+    "Executable documentation about step sizes for stochastic optimizers."
+)

@@ -1,0 +1,248 @@
+"""Show the figures of a page: light and dark, described, with their numbers."""
+
+import csv
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from docutils import nodes
+from matplotlib import colors
+from matplotlib.collections import Collection
+from PIL import Image
+from sphinx.transforms import SphinxTransform
+from sphinx.util import logging
+from sphinx.util.rst import escape
+from sphinx_gallery.directives import imgsgnode
+from sphinx_gallery.utils import scale_image
+
+logger = logging.getLogger(__name__)
+
+DPI = 100  # pixels of the page that an inch of a figure takes
+# What is black and what is white in a light figure, in the colours of the dark theme.
+DARK_BLACK, DARK_WHITE = colors.to_rgb("#ced6dd"), colors.to_rgb("#121212")
+COLORS = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
+
+FIGURE = """
+.. image-sg:: /{light}
+   :alt: {title}
+   :srcset: /{light}, /{light2} 2x
+   :class: only-light
+
+.. image-sg:: /{dark}
+   :alt: {title}
+   :srcset: /{dark}, /{dark2} 2x
+   :class: only-dark
+
+.. admonition:: What the figure shows
+   :collapsible: closed
+   :class: figure-description
+   :name: {id}
+
+   {description}
+
+   :download:`Download the plotted numbers as CSV </{csv}>`
+
+"""
+
+
+# Reading a figure
+
+
+def plotted(fig):
+    """Yield (axes, label, rows) for each line of ``fig`` that has data.
+
+    Rows are (x, y, lowest, highest), the last two from the band around the line. A band
+    is what ``fill_between`` drew: if a panel does not have one for each line, in the
+    same order, or none, this raises ValueError.
+    """
+    for ax in fig.axes:
+        bands = list(ax.collections) or [None] * len(ax.lines)
+        if len(bands) != len(ax.lines):
+            raise ValueError(
+                f'"{fig.get_suptitle()}" has a panel of {len(ax.lines)} lines and '
+                f"{len(bands)} bands: call fill_between for each line, or for none"
+            )
+        for line, band in zip(ax.lines, bands, strict=True):
+            points = line.get_xydata()
+            points = points[np.isfinite(points).all(axis=1)]
+            paths = band.get_paths() if band else []
+            edges = np.concatenate([points, *(path.vertices for path in paths)])
+            at = [edges[edges[:, 0] == x, 1] for x in points[:, 0]]
+            rows = [
+                (*point, y.min(), y.max()) for point, y in zip(points, at, strict=True)
+            ]
+            if rows:
+                yield ax, line.get_label(), np.array(rows)
+
+
+def across(ax):
+    """Return what the horizontal axis of ``ax`` shows; stacked panels name it once."""
+    names = [other.get_xlabel() for other in (ax, *ax.figure.axes)]
+    return next(filter(None, names), "x")
+
+
+def describe(fig):
+    """Return what ``fig`` shows as a list in rST, for those who cannot see it."""
+    panels = {}
+    for ax, label, rows in plotted(fig):
+        x, y, lowest, highest = rows.T
+        text = f"{escape(label)} goes from {y[0]:.3g} to {y[-1]:.3g}, "
+        text += f"always between {y.min():.3g} and {y.max():.3g}"
+        if (lowest < highest).any():
+            text += f" (its band between {lowest.min():.3g} and {highest.max():.3g})"
+        panels.setdefault(ax, [x.min(), x.max()]).append(text)
+    items = []
+    for ax, (start, stop, *texts) in panels.items():
+        name = f"{ax.get_title()} {ax.get_ylabel()}".strip().capitalize()
+        scale = ", on a logarithmic scale" if ax.get_yscale() == "log" else ""
+        head = f"{escape(name)}{scale}, against {escape(across(ax))}"
+        items.append(f"- {head} {start:g} to {stop:g}: {'; '.join(texts)}.")
+    return "\n".join(items)
+
+
+def write_numbers(fig, path):
+    """Write the plotted numbers to ``path``, a row for each point of each line."""
+    with path.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        columns = across(fig.axes[0]), "value", "lowest", "highest"
+        table.writerow(["panel", "line", *columns])
+        for ax, label, rows in plotted(fig):
+            panel = ax.get_title() or ax.get_ylabel()
+            table.writerows([panel, label, *row] for row in rows.tolist())
+
+
+# Saving it
+
+
+def darken(fig):
+    """Recolour ``fig``: greys, from black to white, become those of the dark theme."""
+    changes = []  # all are found before one is made: artists share colours
+    for artist in fig.findobj():
+        for name in COLORS:
+            value = getattr(artist, f"get_{name}", lambda: "none")()
+            rgba = colors.to_rgba_array(value)
+            grey = np.ptp(rgba[:, :3], axis=1) == 0
+            if grey.any():
+                white = rgba[grey, :1]
+                rgba[grey, :3] = white * DARK_WHITE + (1 - white) * DARK_BLACK
+                many = isinstance(artist, Collection)
+                changes.append((artist, f"set_{name}", rgba if many else rgba[0]))
+    for artist, setter, color in changes:
+        getattr(artist, setter)(color)
+
+
+def description_id(path):
+    """Return the id of the description of the figure at ``path``, of either mode."""
+    return nodes.make_id(f"about {path.stem.removesuffix('_dark')}")
+
+
+def save(fig, path, gallery_conf):
+    """Save ``fig`` at ``path`` and all else beside it; return the rST that shows it."""
+    files = {
+        "light": path,
+        "light2": path.with_stem(f"{path.stem}_2x"),
+        "dark": path.with_stem(f"{path.stem}_dark"),
+        "dark2": path.with_stem(f"{path.stem}_dark_2x"),
+        "csv": path.with_suffix(".csv"),
+    }
+    description = describe(fig)
+    write_numbers(fig, files["csv"])
+    for mode in ("light", "dark"):
+        if mode == "dark":
+            darken(fig)
+        fig.savefig(files[mode], dpi=DPI)
+        fig.savefig(files[f"{mode}2"], dpi=2 * DPI)
+    if path.stem.endswith("_001"):
+        # The light one is sphinx-gallery's.
+        thumbnail = path.parent / "thumb" / path.name.replace("_001", "_thumb_dark")
+        thumbnail.parent.mkdir(exist_ok=True)
+        scale_image(files["dark"], thumbnail, *gallery_conf["thumbnail_size"])
+    source = Path(gallery_conf["src_dir"])
+    return FIGURE.format(
+        id=description_id(path),
+        title=" ".join(fig.get_suptitle().split()),
+        description=description.replace("\n", "\n   "),
+        **{name: file.relative_to(source).as_posix() for name, file in files.items()},
+    )
+
+
+def scrape(block, block_vars, gallery_conf):
+    """Save the open figures, as an image scraper of sphinx-gallery."""
+    numbers, paths = plt.get_fignums(), block_vars["image_path_iterator"]
+    pairs = zip(numbers, map(Path, paths), strict=False)  # there are always more paths
+    rst = [save(plt.figure(number), path, gallery_conf) for number, path in pairs]
+    plt.close("all")
+    return "".join(rst)
+
+
+# Showing it
+
+
+def visit_image(self, node):
+    """Write the ``<img>`` that sphinx-gallery leaves without size and escaping.
+
+    Both modes load lazily: then a browser fetches only the one that it shows.
+    """
+    path = Path(self.builder.srcdir, node["uri"].lstrip("/"))
+    if not path.exists():  # its page failed
+        logger.warning("figure not found: %s", node["uri"], location=node)
+        raise nodes.SkipNode
+    with Image.open(path) as image:
+        width, height = image.size
+    urls = []
+    for source in node["srcset"].split(","):
+        uri, *density = source.split()
+        name = Path(uri).name
+        self.builder.images[uri.lstrip("/")] = name
+        urls.append(" ".join([f"{self.builder.imgpath}/{name}", *density]))
+    attributes = {
+        "class": " ".join(["sphx-glr-single-img", *node["class"]]),
+        "src": urls[0],
+        "srcset": ", ".join(urls),
+        "alt": node["alt"],
+        "width": width,
+        "height": height,
+        "loading": "lazy",
+    }
+    if (description := description_id(path)) in self.document.ids:
+        attributes["aria-details"] = description
+    self.body.append(self.emptytag(node, "img", "\n", **attributes))
+    raise nodes.SkipNode
+
+
+class DarkThumbnails(SphinxTransform):
+    """Show the dark thumbnail of a page in dark mode."""
+
+    default_priority = 500
+
+    def apply(self):
+        """Put the dark image behind each light one that has one."""
+        for light in list(self.document.findall(nodes.image)):
+            uri = light["uri"].replace("_thumb.", "_thumb_dark.")
+            light["loading"] = "lazy"
+            if uri != light["uri"] and Path(self.env.srcdir, uri.lstrip("/")).exists():
+                dark = light.deepcopy()
+                dark["uri"] = uri
+                light["classes"].append("only-light")
+                dark["classes"].append("only-dark")
+                light.parent.insert(light.parent.index(light) + 1, dark)
+
+
+def make_valid(app, pagename, templatename, context, doctree):
+    """Take out what is not HTML in the cards of pages: sphinx-gallery's own tooltips.
+
+    They only repeat how the page begins. The list of tags, of which there are none,
+    comes once for each folder, with the same id.
+    """
+    if "body" in context:
+        body = re.sub(r' tooltip="[^"]*"', "", context["body"])
+        context["body"] = re.sub(r"<div id='sg-tag-list'.*?</div>", "", body)
+
+
+def setup(app):
+    """Replace how sphinx-gallery shows images."""
+    app.add_node(imgsgnode, html=(visit_image, None), override=True)
+    app.add_transform(DarkThumbnails)
+    app.connect("html-page-context", make_valid)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

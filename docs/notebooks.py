@@ -1,0 +1,174 @@
+"""Write the notebook of a page from the page: its text, its code and its output."""
+
+import base64
+from importlib import metadata
+from itertools import count
+from pathlib import Path
+from urllib.parse import urljoin
+
+import nbformat
+from docutils import nodes
+from docutils.utils import new_document
+from nbformat import v4
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from page_frame import is_page, read_block
+from PIL import Image
+from sphinx_gallery.directives import imgsgnode
+from sphinx_markdown_builder.translator import MarkdownTranslator
+
+INSTALL = """\
+# Install what is missing here, as JAXopt is on Colab.
+import subprocess
+import sys
+from importlib.util import find_spec
+
+requirements = [
+{pairs}
+]
+missing = [name for module, name in requirements if find_spec(module) is None]
+if missing:
+    subprocess.run([sys.executable, "-m", "pip", "install", *missing], check=True)"""
+METADATA = {
+    "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+    "language_info": {"name": "python"},
+}
+# Parts that are about the page, and where it ends.
+ABOUT = {"sphx-glr-download-link-note", "page-box", "figure-description"}
+END = {"sphx-glr-timing", "page-foot", "sphx-glr-footer"}
+
+
+def module_of(requirement):
+    """Return the module that a requirement is imported as: absl for absl-py."""
+    name = canonicalize_name(Requirement(requirement).name)
+    modules = [
+        module
+        for module, packages in metadata.packages_distributions().items()
+        if name in map(canonicalize_name, packages)
+    ]
+    usual = name.replace("-", "_")
+    return modules[0] if modules and usual not in modules else usual
+
+
+def install_cell(path):
+    """Return the source of the cell that installs what the script ``path`` requires."""
+    needs = read_block(path)["dependencies"]
+    pairs = "\n".join(f'    ("{module_of(name)}", "{name}"),' for name in needs)
+    return INSTALL.format(pairs=pairs)
+
+
+class Markdown(MarkdownTranslator):
+    """Node visitor that keeps the level of a title that stands without its section."""
+
+    def visit_title(self, node):
+        """Write a title of the level it had on the page."""
+        marks = "#" * node["level"]
+        self.add(f"{marks} {node.astext()}", prefix_eol=2, suffix_eol=2)
+        raise nodes.SkipNode
+
+
+def to_markdown(app, docname, parts):
+    """Return nodes of the page ``docname`` as Markdown."""
+    document = new_document(docname)
+    document += [part.deepcopy() for part in parts]
+    # The notebook is read far from the pages that it links to.
+    for link in document.findall(nodes.reference):
+        if link.get("internal") and "refuri" in link:
+            base = app.config.html_baseurl + app.builder.get_target_uri(docname)
+            link["refuri"] = urljoin(base, link["refuri"])
+    translator = Markdown(document, app.builder)
+    document.walkabout(translator)
+    return translator.astext().strip()
+
+
+def parts(page, level=0):
+    """Yield what a page consists of, section by section."""
+    for node in page.children:
+        if isinstance(node, nodes.section):
+            yield from parts(node, level + 1)
+        else:
+            if isinstance(node, nodes.title):
+                node["level"] = level
+            yield node
+
+
+def is_code(node):
+    """Tell the code of the script; with links in it, it is a node of sphinx-gallery."""
+    attributes = {"literal_block": "language", "code_links_block": "lang"}
+    return node.get(attributes.get(node.tagname)) == "Python"
+
+
+def image_output(app, node):
+    """Return a figure of the page as output of a cell, at twice the density."""
+    path = Path(app.srcdir, node["srcset"].split()[-2].lstrip("/"))
+    with Image.open(path) as image:
+        width, height = (size // 2 for size in image.size)
+    png = base64.b64encode(path.read_bytes()).decode()
+    return v4.new_output(
+        "display_data",
+        {"image/png": png, "text/plain": node["alt"]},
+        metadata={"image/png": {"width": width, "height": height}},
+    )
+
+
+def make(app, doctree, docname):
+    """Return the notebook of a page: what sphinx-gallery made of the script, in cells.
+
+    Where a block of the script begins, sphinx-gallery leaves a comment in the page.
+    """
+    path = Path(app.srcdir, f"{docname}.py")
+    cells, text, early = [v4.new_code_cell(install_cell(path))], [], []
+
+    def end_text():
+        if text:
+            cells.append(v4.new_markdown_cell(to_markdown(app, docname, text)))
+            text.clear()
+
+    def add_output(output):
+        # A page of one block shows its output above its code.
+        end_text()
+        (cells[-1].outputs if cells[-1].cell_type == "code" else early).append(output)
+
+    for node in parts(doctree):
+        classes = set(node.get("classes", ()))
+        if END & classes:
+            break
+        if isinstance(node, nodes.comment):
+            end_text()
+        elif is_code(node):
+            end_text()
+            cells.append(v4.new_code_cell(node.astext().rstrip(), outputs=early))
+            early = []
+        elif "sphx-glr-script-out" in classes:
+            add_output(v4.new_output("stream", text=node.astext()))
+        elif isinstance(node, imgsgnode):
+            if "only-light" in node["class"]:
+                add_output(image_output(app, node))
+        elif not isinstance(node, nodes.target) and not ABOUT & classes:
+            text.append(node)
+    end_text()
+    return number(v4.new_notebook(cells=cells, metadata=METADATA))
+
+
+def number(notebook):
+    """Give each cell of ``notebook`` its place, instead of a random name, as its id."""
+    codes = count(1)
+    for place, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{place}"
+        if cell.cell_type == "code":
+            cell.execution_count = next(codes)
+    return notebook
+
+
+def write(app, doctree, docname):
+    """Write the notebook of a page over the one that sphinx-gallery wrote."""
+    if app.builder.format == "html" and is_page(docname):
+        path = Path(app.srcdir, f"{docname}.ipynb")
+        nbformat.write(make(app, doctree, docname), path)
+
+
+def setup(app):
+    """Write a notebook whenever a page is written; its download is copied later."""
+    app.setup_extension("sphinx_markdown_builder")
+    app.connect("doctree-resolved", write)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,197 @@
+"""Frame a page: a box on how to run it at its top, how it was made at its foot."""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+META = """
+:og:image: {base}_images/sphx_glr_{name}_001.png
+:og:image:alt: The figure of the page {title}
+
+"""
+BOX = """
+.. admonition:: Run this page
+   :class: page-box
+
+   {fields}
+
+   Without uv, these are the commands:
+
+   .. code-block:: shell
+
+      pip install {packages}
+      python {name}
+
+"""
+FOOT = """
+.. rubric:: How this page was made
+   :class: page-foot
+
+{fields}
+
+"""
+# The archive holds what the two links above it do, and not the notebook of this site.
+ZIP = re.compile(r" +\.\. container:: .*-zip\n\n.*\n")
+
+
+def read_block(path):
+    """Return the ``# /// script`` block (PEP 723) of the script at ``path`` as a dict.
+
+    It is the one place where the requirements of a page stand. Raises ValueError if it
+    is not there, or lacks what is asked of every page.
+    """
+    block = r"^# /// script\n((?:#.*\n)+?)# ///$"
+    try:
+        (lines,) = re.findall(block, path.read_text(), re.MULTILINE)
+        requirements = tomllib.loads(re.sub("^# ?", "", lines, flags=re.MULTILINE))
+        return {key: requirements[key] for key in ("requires-python", "dependencies")}
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path.name} needs one block '# /// script' at its top, with its "
+            f"requires-python and dependencies ({error})"
+        ) from None
+
+
+# What a run was made with
+
+
+def data_set():
+    """Return name, version and SHA-256 of the records of what the build prepared."""
+    import tensorflow_datasets as tfds
+
+    folder = Path(tfds.builder("fashion_mnist:3.*.*").data_dir)
+    digest = hashlib.sha256()
+    for records in sorted(folder.glob("*.tfrecord*")):
+        digest.update(records.read_bytes())
+    return f"{folder.parent.name} {folder.name}", digest.hexdigest()
+
+
+def commit():
+    """Return the commit that is checked out, marked if files differ, or None."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
+    folder = Path(__file__).parent
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return run.stdout.strip() if run.returncode == 0 else None
+
+
+def record(block, block_vars, gallery_conf):
+    """Write what a page is made with beside it, as an image scraper that shows nothing.
+
+    This waits for the figure: then the page has imported all that it needs itself.
+    """
+    if len(block_vars["image_path_iterator"]):
+        import jax
+
+        block = read_block(Path(block_vars["src_file"]))
+        needs = map(Requirement, block["dependencies"])
+        names = [x.name for x in needs if not x.marker or x.marker.evaluate()]
+        seconds = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+        facts = {
+            "python": platform.python_version(),
+            "versions": {name: metadata.version(name) for name in names},
+            "device": jax.devices()[0].device_kind,
+            "cores": os.cpu_count(),
+            "data": data_set() if "tensorflow-datasets" in names else None,
+            "date": time.strftime("%Y-%m-%d", time.gmtime(seconds)),
+            "commit": commit(),
+        }
+        path = Path(block_vars["target_file"]).with_suffix(".json")
+        path.write_text(json.dumps(facts, indent=2) + "\n")
+    return ""
+
+
+# The page
+
+
+def is_page(docname):
+    """Tell pages that sphinx-gallery ran from the others."""
+    return re.match("auto_examples/.*/plot_", docname) is not None
+
+
+def fields(rows, indent=""):
+    """Return a field list in rST."""
+    return f"\n{indent}".join(f":{name}: {text}" for name, text in rows.items())
+
+
+def box(app, docname, text, facts):
+    """Return rST for the top of a page: downloads, requirements, running time."""
+    path, config = Path(app.srcdir, docname).with_suffix(".py"), app.config
+    block = read_block(path)
+    needs = [f'"{need}"' if " " in need else need for need in block["dependencies"]]
+    downloads = [f":download:`{path.name}`", f":download:`{path.stem}.ipynb`"]
+    if config.repository and config.notebook_branch:
+        branch = f"{config.repository}/blob/{config.notebook_branch}"
+        url = f"https://colab.research.google.com/github/{branch}/docs/{docname}.ipynb"
+        downloads.append(f"`open in Colab <{url}>`__")
+    rows = {
+        "Download": ", ".join(downloads),
+        "Run": f"``uv run {path.name}``, which installs what the page needs",
+        "Requirements": f"Python {block['requires-python']}",
+    }
+    if time := re.search(r"script:\*\* \((\d+) minutes ([\d.]+) seconds\)", text):
+        seconds = 60 * int(time[1]) + float(time[2])
+        rows["Running time"] = f"{seconds:.0f} s on {facts['cores']} CPU cores"
+    lines = fields(rows, indent="   ")
+    return BOX.format(fields=lines, packages=" ".join(needs), name=path.name)
+
+
+def foot(facts, config):
+    """Return rST for the foot of a page: what its run was made with."""
+    versions = {"Python": facts["python"], **facts["versions"]}
+    rows = {
+        "Versions": ", ".join(map(" ".join, versions.items())),
+        "Device": f"{facts['device']}, {facts['cores']} cores",
+    }
+    if facts["data"]:
+        name, digest = facts["data"]
+        rows["Data set"] = f"{name}; ``cat *.tfrecord* | sha256sum``: ``{digest}``"
+    rows["Run on"] = facts["date"]
+    if commit := facts["commit"]:
+        url = f"https://github.com/{config.repository}/commit/{commit}"
+        link = config.repository and not commit.endswith("-dirty")
+        rows["Run on"] += ", at commit " + (f"`{commit} <{url}>`__" if link else commit)
+    return FOOT.format(fields=fields(rows))
+
+
+def frame(app, docname, source):
+    """Put box and foot into the rST of a page, before it is read."""
+    if is_page(docname):
+        text = ZIP.sub("", source[0])
+        title = re.search(r"^\.\. _sphx_glr_.*:\n+(.*)\n=+\n", text, re.MULTILINE)
+        middle, end = title.end(), text.index("\n.. _sphx_glr_download_")
+        record, meta, last = Path(app.srcdir, f"{docname}.json"), "", ""
+        facts = json.loads(record.read_text()) if record.exists() else None
+        if facts:
+            base, name = app.config.html_baseurl, Path(docname).name
+            meta = META.format(base=base, name=name, title=title[1])
+            last = foot(facts, app.config)
+        first = box(app, docname, text, facts)
+        source[0] = meta + text[:middle] + first + text[middle:end] + last + text[end:]
+
+
+def check(app):
+    """Stop, before any page runs, at one that does not say what it requires."""
+    for path in sorted(Path(app.confdir, "examples").glob("*/plot_*.py")):
+        try:
+            read_block(path)
+        except ValueError as error:
+            sys.exit(str(error))
+
+
+def setup(app):
+    """Frame every page; ``repository`` is OWNER/NAME on GitHub."""
+    app.add_config_value("repository", "", "env", types=str)
+    app.add_config_value("notebook_branch", "", "env", types=str)
+    app.connect("builder-inited", check, priority=0)
+    app.connect("source-read", frame)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
