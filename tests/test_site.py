@@ -1,56 +1,59 @@
-"""The built site: the page's parts, its downloads, and how the build behaves."""
+"""The built site: what is on its pages, and the files around them."""
 
+import csv
+import hashlib
+import importlib
+import json
+import os
+import platform
 import re
-import shutil
 import subprocess
 import sys
-import zipfile
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import urlsplit
 
-import nbformat
 import pytest
 from bs4 import BeautifulSoup
-from conftest import PAGE, REAL_DATA, ROOT, check_log, run_script
-from nbclient import NotebookClient
+from conftest import FLAGSHIP, PAGE, REAL_DATA, ROOT, SITE, check_html, check_log
+from page_frame import read_block
 from PIL import Image
-from sphinx_gallery.py_source_parser import split_code_and_text_blocks
 
-SITE = ROOT / "docs/_build/html"
-FLAGSHIP = SITE / "auto_examples/deep_learning/plot_sgd_solvers.html"
-
-
-def without_times(log):
-    """Return the lines of log and table without times, which end their lines."""
-    return re.sub(r" +\d+\.\d\ds?$", "", log.strip(), flags=re.MULTILINE).splitlines()
+PAGES = sorted(SITE.rglob("plot_*.html"))
 
 
 @pytest.fixture(scope="module")
-def html():
+def soup():
     assert FLAGSHIP.exists(), "the site is not built: make html"
-    return BeautifulSoup(FLAGSHIP.read_text(), "html.parser").article
+    return BeautifulSoup(FLAGSHIP.read_text(), "html.parser")
 
 
 @pytest.fixture(scope="module")
-def log(html):
-    (output,) = html.select(".sphx-glr-script-out pre")
-    return output.get_text()
+def html(soup):
+    return soup.article
 
 
-@pytest.fixture(scope="module")
-def downloads(html):
-    """The files behind the page's download links, by ending."""
-    links = html.select(".sphx-glr-download a.download")
-    files = [(FLAGSHIP.parent / link["href"]).resolve() for link in links]
-    return {file.suffix: file for file in files}
+def file_of(link):
+    """Return the file that a link on the flagship leads to."""
+    return (FLAGSHIP.parent / link).resolve()
+
+
+def rows(fields):
+    """Return a field list as a dict of texts."""
+    names = [name.get_text().rstrip(":") for name in fields.find_all("dt")]
+    texts = [text.get_text().strip() for text in fields.find_all("dd")]
+    return dict(zip(names, texts, strict=True))
 
 
 # The page
 
 
 def test_parts_in_order(html):
-    """Note, title, introduction, code, figure, log, discussion, time, downloads."""
+    """Note, title, box, introduction, code, figure, log, discussion, time, foot."""
     parts = [
         html.select_one(".sphx-glr-download-link-note a"),
         html.h1,
+        html.select_one(".page-box"),
         html.find("p", string=re.compile("What do step sizes")),
         html.select_one("li a[href*=PolyakSGD]"),
         html.select_one("#settings"),
@@ -58,10 +61,12 @@ def test_parts_in_order(html):
         *map(html.select_one, ("#data", "#model", "#solvers", "#training")),
         *map(html.select_one, ("#results", "#figure")),
         html.select_one("img.sphx-glr-single-img"),
+        html.select_one(".figure-description"),
         html.select_one(".sphx-glr-script-out"),
         html.select_one("#discussion"),
         html.find("p", class_="rubric", string="References"),
         html.select_one(".sphx-glr-timing"),
+        html.select_one(".page-foot"),
         html.select_one(".sphx-glr-download-jupyter"),
         html.select_one(".sphx-glr-download-python"),
         html.select_one(".sphx-glr-signature"),
@@ -73,17 +78,55 @@ def test_parts_in_order(html):
     assert html.h1.get_text().startswith("Comparison of different SGD algorithms")
     assert html.select_one(parts[0]["href"]).find_parent() is not None
     assert html.select(".highlight-Python")[-1].get_text().endswith("main(ARGV)\n")
+    assert "zip" not in html.select_one(".sphx-glr-footer").get_text()
 
 
-def test_figure(html):
-    (figure,) = html.select("img.sphx-glr-single-img")
-    assert figure["alt"] == "Classification on fashion_mnist"
-    once, twice = (part.split()[0] for part in figure["srcset"].split(","))
-    with Image.open(FLAGSHIP.parent / once) as small:
-        width, height = small.size
-    with Image.open(FLAGSHIP.parent / twice) as large:
-        assert large.size == (2 * width, 2 * height)
-    assert width <= 720
+def test_box(html):
+    """Downloads, requirements from the script's own block, and time; nothing else."""
+    box = html.select_one(".page-box")
+    assert [file_of(link["href"]).name for link in box.select("a")] == [
+        "plot_sgd_solvers.py",
+        "plot_sgd_solvers.ipynb",
+    ]
+    fields, block = rows(box.dl), read_block(PAGE)
+    assert list(fields) == ["Download", "Run", "Requirements", "Running time"]
+    assert fields["Run"].startswith("uv run plot_sgd_solvers.py")
+    assert fields["Requirements"] == f"Python {block['requires-python']}"
+    minutes, seconds = re.search(
+        r"(\d+) minutes ([\d.]+) seconds",
+        html.select_one(".sphx-glr-timing").get_text(),
+    ).groups()
+    time = 60 * int(minutes) + float(seconds)
+    assert fields["Running time"] == f"{time:.0f} s on {os.cpu_count()} CPU cores"
+    install, run = box.pre.get_text().strip().splitlines()
+    assert run == "python plot_sgd_solvers.py"
+    # As a shell splits it.
+    code = "import json, sys; print(json.dumps(sys.argv[1:]))"
+    command = install.replace("pip install", f'"{sys.executable}" -c "{code}"')
+    shell = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert json.loads(shell.stdout) == block["dependencies"]
+
+
+def test_foot(html):
+    """What the page was made with: versions, device, data, date and commit."""
+    fields = rows(html.select_one(".page-foot + dl"))
+    versions = dict(line.rsplit(" ", 1) for line in fields["Versions"].split(", "))
+    assert versions.pop("Python") == platform.python_version()
+    assert {"jax", "jaxopt", "optax", "flax"} < set(versions)
+    assert versions == {name: metadata.version(name) for name in versions}
+    assert fields["Device"] == f"cpu, {os.cpu_count()} cores"
+    code = "import tensorflow_datasets as t; print(t.builder('fashion_mnist').data_dir)"
+    command = [sys.executable, "-c", code]
+    where = subprocess.run(command, env=REAL_DATA, capture_output=True, text=True)
+    folder = Path(where.stdout.strip())
+    digest = hashlib.sha256()
+    for records in sorted(folder.glob("*.tfrecord*")):
+        digest.update(records.read_bytes())
+    assert fields["Data set"].startswith(f"fashion_mnist {folder.name}; ")
+    assert fields["Data set"].endswith(f": {digest.hexdigest()}")
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\d, at commit [0-9a-f]{12}(-dirty)?", fields["Run on"]
+    )
 
 
 def test_only_the_log_is_on_the_page(log):
@@ -91,146 +134,175 @@ def test_only_the_log_is_on_the_page(log):
     check_log(log)
 
 
-# The downloads
+# Its figure
 
 
-def test_downloads_are_the_sources(downloads):
-    assert set(downloads) == {".py", ".ipynb", ".zip"}
-    assert downloads[".py"].read_bytes() == PAGE.read_bytes()
-    with zipfile.ZipFile(downloads[".zip"]) as archive:
-        for suffix in (".py", ".ipynb"):
-            name = downloads[suffix].name
-            assert archive.read(name) == downloads[suffix].read_bytes()
-    notebook = nbformat.read(downloads[".ipynb"], nbformat.NO_CONVERT)
-    nbformat.validate(notebook)
-    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    _, blocks = split_code_and_text_blocks(PAGE)
-    sources = [block.content.strip() for block in blocks if block.type == "code"]
-    assert [cell.strip() for cell in cells] == sources
+def test_figure(html):
+    light, dark = html.select("img.sphx-glr-single-img")
+    assert "only-light" in light["class"] and "only-dark" in dark["class"]
+    for figure in (light, dark):
+        assert figure["alt"] == "Classification on fashion_mnist"
+        once, twice = (part.split()[0] for part in figure["srcset"].split(","))
+        assert figure["src"] == once
+        size = int(figure["width"]), int(figure["height"])
+        with Image.open(file_of(once)) as image:
+            assert image.size == size
+        with Image.open(file_of(twice)) as image:
+            assert image.size == (2 * size[0], 2 * size[1])
+        assert size[0] <= 720
+        description = html.find(id=figure["aria-details"])
+        assert description.summary.get_text() == "What the figure shows"
+    assert light["src"] != dark["src"]
 
 
-def test_the_script_runs_from_an_empty_folder(downloads, log, tmp_path):
-    shutil.copy(downloads[".py"], tmp_path)
-    run = run_script(downloads[".py"].name, cwd=tmp_path)
-    assert run.returncode == 0, run.stderr
-    assert without_times(run.stdout) == without_times(log)
+def test_numbers_of_the_figure(html, log):
+    """The CSV has what is drawn, and the description is of the same numbers."""
+    (link,) = html.select(".figure-description a.download")
+    with file_of(link["href"]).open(newline="") as file:
+        header, *table = csv.reader(file)
+    assert header == ["panel", "line", "iteration", "value", "lowest", "highest"]
+    series = {}
+    for panel, line, *numbers in table:
+        series.setdefault((panel, line), []).append([float(x) for x in numbers])
+    labels = ["Polyak max_stepsize=1.0", "Armijo aggressiveness=0.9"]
+    others = ["RMSProp stepsize=0.001", "SGD stepsize=0.100"]
+    assert list(series) == [
+        *(("step size", label) for label in labels),
+        *(("training loss", label) for label in labels + others),
+    ]
+    text = html.select_one(".figure-description").get_text()
+    for (_, line), points in series.items():
+        assert [x for x, *_ in points] == list(range(101))
+        assert all(low <= value <= high for _, value, low, high in points)
+        values = [value for _, value, _, _ in points]
+        ends = f"{line} goes from {values[0]:.3g} to {values[-1]:.3g}, "
+        ends += f"always between {min(values):.3g} and {max(values):.3g}"
+        assert ends in text
+    # The log is that of one of the seeds.
+    for match in re.finditer(r"\[(\S+).*\( *(\d+)\).*stepsize=(\S+)", log):
+        (points,) = (p for (_, line), p in list(series.items())[:2] if match[1] in line)
+        _, _, low, high = points[int(match[2])]
+        assert low - 1e-6 <= float(match[3]) <= high + 1e-6
 
 
-def test_the_notebook_runs_and_runs_again(downloads, log, tmp_path):
-    """Unmodified in a fresh kernel; then every cell once more in the same one."""
-    notebook = nbformat.read(downloads[".ipynb"], nbformat.NO_CONVERT)
-    client = NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}})
-    # A kernel chooses its own way to draw.
-    with client.setup_kernel(env={**REAL_DATA, "MPLBACKEND": ""}):
-        for _ in range(2):
-            for index, cell in enumerate(notebook.cells):
-                client.execute_cell(cell, index)
-            outputs = [o for cell in notebook.cells for o in cell.get("outputs", ())]
-            printed = [o for o in outputs if o.get("name") == "stdout"]
-            drawn = [o for o in outputs if "image/png" in o.get("data", ())]
-            assert without_times("".join(o.text for o in printed)) == without_times(log)
-            assert len(drawn) == 1
-            assert not [o for o in outputs if o.output_type == "execute_result"]
+def test_thumbnails_have_a_dark_twin():
+    for page in ("index.html", "auto_examples/index.html"):
+        soup = BeautifulSoup((SITE / page).read_text(), "html.parser")
+        images = soup.select(".sphx-glr-thumbcontainer img")
+        assert len(images) == 2 * len(PAGES)
+        for light, dark in zip(images[::2], images[1::2], strict=True):
+            assert "only-light" in light["class"] and "only-dark" in dark["class"]
+            with Image.open((SITE / page).parent / light["src"]) as image:
+                white = image.convert("L").getextrema()[1]
+            with Image.open((SITE / page).parent / dark["src"]) as image:
+                pixels = image.convert("RGBA").tobytes()
+            opaque = [
+                pixels[i] for i in range(0, len(pixels), 4) if pixels[i + 3] > 250
+            ]
+            assert white == 255 and sorted(opaque)[len(opaque) // 2] < 60
 
 
-# The build
+# Its links
 
 
-def build(folder, *arguments):
-    """Build the site in ``folder``, a copy of what the build reads, on small data."""
-    command = ["-m", "sphinx", "-W", "-n", "--keep-going", "-c", ".", "docs", "html"]
-    return run_script(*command, *arguments, cwd=folder, env=None)
+def test_code_links_to_documentation(html):
+    links = {link.get_text(): link["href"] for link in html.select(".highlight a")}
+    for name, address in {
+        "jax.jit": "https://docs.jax.dev/en/latest/_autosummary/jax.jit.html#jax.jit",
+        "jaxopt.PolyakSGD": "https://jaxopt.github.io/stable/_autosummary/"
+        "jaxopt.PolyakSGD.html#jaxopt.PolyakSGD",
+        "optax.rmsprop": "https://optax.readthedocs.io/en/latest/api/generated/"
+        "optax.rmsprop.html#optax.rmsprop",
+        "nn.Dense": "https://flax-linen.readthedocs.io/en/latest/api_reference/"
+        "flax.linen/layers.html#flax.linen.Dense",
+        "np.quantile": "https://numpy.org/doc/stable/reference/generated/"
+        "numpy.quantile.html#numpy.quantile",
+        "plt.subplots": "https://matplotlib.org/stable/api/_as_gen/"
+        "matplotlib.pyplot.subplots.html#matplotlib.pyplot.subplots",
+        "uniform_filter1d": "https://docs.scipy.org/doc/scipy/reference/generated/"
+        "scipy.ndimage.uniform_filter1d.html#scipy.ndimage.uniform_filter1d",
+        "partial": "https://docs.python.org/3/library/functools.html#functools.partial",
+    }.items():
+        assert links[name] == address
 
 
-def make(*arguments, cwd):
-    command = ["make", "--no-print-directory", *arguments]
-    return subprocess.run(command, cwd=cwd, text=True, capture_output=True)
+def test_inventories_name_what_there_is():
+    """Every entry can be imported, in the versions that the pages run with."""
+    for inventory in (ROOT / "docs/inventories").iterdir():
+        lines = [x for x in inventory.read_text().splitlines() if x[0] != "#"]
+        assert lines
+        for name in (line.split()[0] for line in lines):
+            module, _, attribute = name.rpartition(".")
+            assert hasattr(importlib.import_module(module), attribute), name
 
 
-@pytest.fixture
-def copy(tmp_path):
-    shutil.copy(ROOT / "conf.py", tmp_path)
-    unbuilt = shutil.ignore_patterns("_build", "auto_examples", "__pycache__")
-    for folder in ("docs", "examples"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=unbuilt)
-    return tmp_path
+def test_every_link_inside_the_site_leads_somewhere():
+    for page in SITE.rglob("*.html"):
+        if "_static" in page.parts:
+            continue
+        soup = BeautifulSoup(page.read_text(), "html.parser")
+        for tag in soup.select("[href], [src]"):
+            url = urlsplit(tag.get("href", tag.get("src")))
+            if url.scheme or url.netloc or not url.path:
+                continue
+            base = SITE if url.path.startswith("/") else page.parent
+            target = (base / url.path.lstrip("/")).resolve()
+            assert target.exists(), (page, tag)
+            if url.fragment and target.suffix == ".html":
+                there = BeautifulSoup(target.read_text(), "html.parser")
+                assert there.find(id=url.fragment), (page, tag)
 
 
-def test_two_pages_with_the_same_flags(copy):
-    """They build in one process, and a second build runs neither again."""
-    page = copy / "examples/deep_learning/plot_sgd_solvers.py"
-    shutil.copy(page, page.with_name("plot_twin.py"))
-    run = build(copy)
-    assert run.returncode == 0, run.stderr
-    built = (copy / "docs/auto_examples/deep_learning").glob("plot_*.rst")
-    lines = [re.findall(r"^    \[", page.read_text(), re.MULTILINE) for page in built]
-    assert [len(log) for log in lines] == [24, 24]
-    images = sorted((copy / "docs/auto_examples").rglob("*_001*.png"))
-    made = [image.stat().st_mtime_ns for image in images]
-    assert len(made) == 4
-    run = build(copy)
-    assert run.returncode == 0, run.stderr
-    assert [image.stat().st_mtime_ns for image in images] == made
+def test_references_link_to_arxiv(html):
+    links = [link["href"] for link in html.select("aside.footnote a.external")]
+    assert links == [f"https://arxiv.org/abs/{x}" for x in ("2002.10542", "1905.09997")]
 
 
-def test_a_build_without_plots_does_not_hide_a_later_one(copy):
-    page = copy / "examples/deep_learning/plot_sgd_solvers.py"
-    page.write_text('"""\nTitle\n=====\n"""\nprint("it ran")\n')
-    html = copy / "html/auto_examples/deep_learning/plot_sgd_solvers.html"
-    for arguments, ran in ((["-Dplot_gallery=0"], False), ([], True)):
-        run = build(copy, *arguments)
-        assert run.returncode == 0, run.stderr
-        assert ("sphx-glr-script-out" in html.read_text()) == ran
+# The files around the pages
 
 
-@pytest.mark.parametrize(
-    "code, reason",
-    [
-        ("import warnings\nwarnings.warn('take care')", "take care"),
-        ("import numpy\nnumpy.log(0)", "divide by zero"),
-        ("1 / 0", "division by zero"),
-    ],
-)
-def test_a_page_that_warns_or_fails_fails_the_build(copy, code, reason):
-    page = copy / "examples/deep_learning/plot_sgd_solvers.py"
-    page.write_text(f'"""\nTitle\n=====\n"""\n{code}\n')
-    run = build(copy)
-    assert run.returncode != 0
-    assert "plot_sgd_solvers.py" in run.stderr
-    assert reason in run.stderr
+def test_every_page_is_valid_html(tmp_path):
+    pages = [page for page in SITE.rglob("*.html") if "_static" not in page.parts]
+    assert len(pages) > 5
+    check_html(*pages)
+    broken = tmp_path / "broken.html"
+    broken.write_text(FLAGSHIP.read_text().replace("<main", "<main tooltip='a'"))
+    with pytest.raises(AssertionError, match="tooltip"):
+        check_html(broken)
 
 
-# The commands
+def test_sitemap_names_the_pages():
+    places = re.findall("<loc>(.*?)</loc>", (SITE / "sitemap.xml").read_text())
+    pages = {page.relative_to(SITE).as_posix() for page in SITE.rglob("*.html")}
+    pages = {page for page in pages if not page.startswith("_static")}
+    found = {urlsplit(place).path.lstrip("/") for place in places}
+    assert found == pages - {"404.html", "genindex.html", "search.html"}
 
 
-def test_a_failed_build_fails_again(copy):
-    """Sphinx alone would not warn twice of a page that it does not read again."""
-    page = copy / "examples/deep_learning/plot_sgd_solvers.py"
-    page.write_text('"""\nTitle\n=====\n:func:`nothing.such`\n"""\n')
-    shutil.copy(ROOT / "Makefile", copy)
-    (copy / ".venv").symlink_to(sys.prefix)
-    for _ in range(2):
-        run = make("--assume-old=.venv/installed", "html", cwd=copy)
-        assert run.returncode != 0
-        assert "nothing.such" in run.stderr
+def test_open_graph(soup):
+    tags = soup.select("meta[property^='og:']")
+    graph = {tag["property"].removeprefix("og:"): tag["content"] for tag in tags}
+    assert graph["title"] == "Comparison of different SGD algorithms"
+    assert graph["description"].startswith("What do step sizes that adapt")
+    assert graph["url"].endswith("/auto_examples/deep_learning/plot_sgd_solvers.html")
+    assert (SITE / urlsplit(graph["image"]).path.lstrip("/")).exists()
+    assert graph["image:alt"].startswith("The figure of the page")
 
 
-def test_make_help_lists_what_readme_names():
-    run = make("help", cwd=ROOT)
-    listed = re.findall(r"^  make (\S+)", run.stdout, re.MULTILINE)
-    named = re.findall(r"make ([a-z-]+)", (ROOT / "README.md").read_text())
-    assert {"html", "test", "help"} <= set(named) <= set(listed)
+def test_llms_txt():
+    """A title, a summary, and links to the source of every page."""
+    title, _, summary, *lines = (SITE / "llms.txt").read_text().splitlines()
+    assert title == "# Stochastic solver gallery"
+    assert summary.startswith("> Executable documentation")
+    links = dict(re.findall(r"\[(.+)\]\((.+)\)", "\n".join(lines)))
+    assert "Comparison of different SGD algorithms" in links
+    for link in links.values():
+        assert (SITE / urlsplit(link).path.lstrip("/")).exists()
 
 
-def test_make_refuses_another_python(tmp_path):
-    """One line that says which Python is wanted, and nothing made."""
-    python = tmp_path / "python3.9"
-    script = f'exec "{sys.executable}" -c "import sys; sys.version_info = (3, 9); $2"'
-    python.write_text(f"#!/bin/sh\n{script}\n")
-    python.chmod(0o755)
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    shutil.copy(ROOT / "requirements-docs.txt", tmp_path)
-    run = make(f"PYTHON={python}", "html", cwd=tmp_path)
-    assert run.returncode != 0
-    assert "Python 3.11, 3.12 or 3.13 is needed" in run.stderr
-    assert not (tmp_path / ".venv").exists()
+def test_a_missing_page_can_be_anywhere():
+    """What 404.html needs is named from the root, for it is shown at any address."""
+    soup = BeautifulSoup((SITE / "404.html").read_text(), "html.parser")
+    places = [tag["href"] for tag in soup.select("link[rel=stylesheet]")]
+    places += [tag["src"] for tag in soup.select("script[src]")]
+    assert len(places) > 10 and all(place.startswith("/") for place in places)

@@ -1,0 +1,265 @@
+"""How the build behaves, in copies of what it reads, and its commands."""
+
+import csv
+import http.server
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+
+import check_inventories
+import pytest
+from bs4 import BeautifulSoup
+from conftest import ROOT, check_html, run_script
+
+# The build
+
+
+BLOCK = "# /// script\n# requires-python = '>=3'\n# dependencies = ['jax']\n# ///\n"
+DRAW = "import matplotlib.pyplot as plt\n\nplt.plot([1, 2])\nplt.show()\n"
+
+
+def build(folder, *arguments, **env):
+    """Build the site in ``folder``, a copy of what the build reads, on small data."""
+    command = ["-m", "sphinx", "-W", "-n", "--keep-going", "-c", ".", "docs", "html"]
+    return run_script(*command, *arguments, cwd=folder, env=os.environ | env)
+
+
+def make(*arguments, cwd):
+    command = ["make", "--no-print-directory", *arguments]
+    return subprocess.run(command, cwd=cwd, text=True, capture_output=True)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    shutil.copy(ROOT / "conf.py", tmp_path)
+    unbuilt = shutil.ignore_patterns("_build", "auto_examples", "__pycache__")
+    for folder in ("docs", "examples"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=unbuilt)
+    return tmp_path
+
+
+@pytest.fixture
+def write_page(copy):
+    """Write a short page in the place of the flagship; return where it is built."""
+
+    def write(code=DRAW, block=BLOCK, text=""):
+        page = copy / "examples/deep_learning/plot_sgd_solvers.py"
+        page.write_text(f'{block}"""\nTitle\n=====\n{text}\n"""\n{code}\n')
+        return copy / "html/auto_examples/deep_learning/plot_sgd_solvers.html"
+
+    return write
+
+
+def test_two_pages_with_the_same_flags(copy):
+    """They build in one process, and a second build runs neither again."""
+    page = copy / "examples/deep_learning/plot_sgd_solvers.py"
+    shutil.copy(page, page.with_name("plot_twin.py"))
+    run = build(copy)
+    assert run.returncode == 0, run.stderr
+    built = (copy / "docs/auto_examples/deep_learning").glob("plot_*.rst")
+    lines = [re.findall(r"^    \[", page.read_text(), re.MULTILINE) for page in built]
+    assert [len(log) for log in lines] == [24, 24]
+    images = sorted((copy / "docs/auto_examples").rglob("*_001*.png"))
+    made = [image.stat().st_mtime_ns for image in images]
+    assert len(made) == 8
+    run = build(copy)
+    assert run.returncode == 0, run.stderr
+    assert [image.stat().st_mtime_ns for image in images] == made
+
+
+def test_a_build_without_plots_does_not_hide_a_later_one(copy, write_page):
+    html = write_page('print("it ran")\n' + DRAW)
+    for arguments, ran in ((["-Dplot_gallery=0", "-tnoplot"], False), ([], True)):
+        run = build(copy, *arguments)
+        assert run.returncode == 0, run.stderr
+        for part in ("sphx-glr-script-out", "page-foot", "sphx-glr-single-img"):
+            assert (part in html.read_text()) == ran
+        assert "page-box" in html.read_text()
+        home = (copy / "html/index.html").read_text()
+        assert ("sphx-glr-single-img" in home) == ran
+
+
+@pytest.mark.parametrize(
+    "code, reason",
+    [
+        ("import warnings\nwarnings.warn('take care')", "take care"),
+        ("import numpy\nnumpy.log(0)", "divide by zero"),
+        ("1 / 0", "division by zero"),
+    ],
+)
+def test_a_page_that_warns_or_fails_fails_the_build(copy, write_page, code, reason):
+    write_page(code)
+    run = build(copy)
+    assert run.returncode != 0
+    assert "plot_sgd_solvers.py" in run.stderr
+    assert reason in run.stderr
+
+
+@pytest.mark.parametrize(
+    "block, reason",
+    [
+        ("", "expected 1"),
+        (BLOCK.replace("['jax']", "jax"), "Invalid value"),
+        (BLOCK.replace("requires-python", "python"), "requires-python"),
+    ],
+)
+def test_a_page_without_requirements_fails_the_build(copy, write_page, block, reason):
+    write_page(block=block)
+    run = build(copy)
+    assert run.returncode != 0
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("plot_sgd_solvers.py needs one block '# /// script'")
+    assert reason in line
+
+
+def test_quotes_in_titles_do_no_harm(copy, write_page):
+    title, label = """Is "a" < 'b' & c?""", """*one* `"two"` |three| <b>"""
+    html = write_page(
+        "import matplotlib.pyplot as plt\n\nfig, ax = plt.subplots()\n"
+        f"_ = ax.plot([1, 2], label={label!r}), fig.suptitle({title!r})\n"
+        f"_ = ax.set(title={title!r}, xlabel={label!r})\nplt.show()\n",
+        text="A question. " * 20,  # as long as the description of the page may be
+    )
+    run = build(copy)
+    assert run.returncode == 0, run.stderr
+    check_html(html)
+    page = BeautifulSoup(html.read_text(), "html.parser")
+    assert [x["alt"] for x in page.select(".sphx-glr-single-img")] == [title, title]
+    text = " ".join(page.select_one(".figure-description ul").get_text().split())
+    assert f"{label} goes from 1 to 2" in text.replace("“", '"').replace("”", '"')
+    (numbers,) = (copy / "docs/auto_examples").rglob("*.csv")
+    with numbers.open(newline="") as file:
+        assert list(csv.reader(file))[:2] == [
+            ["panel", "line", label, "value", "lowest", "highest"],
+            [title, label, "0.0", "1.0", "1.0", "1.0"],
+        ]
+
+
+def git(*arguments, cwd):
+    who = ["-c", "user.name=a", "-c", "user.email=a"]
+    command = ["git", *who, *arguments]
+    return subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True)
+
+
+def test_a_build_that_knows_where_it_will_be(copy, write_page):
+    """Repository, branch and address give the links that are absent without them."""
+    html = write_page()
+    git("init", cwd=copy)
+    git("add", "conf.py", "docs", "examples", cwd=copy)
+    git("commit", "-m", "all", cwd=copy)
+    head = git("rev-parse", "HEAD", cwd=copy).stdout[:12]
+    run = build(
+        copy,
+        GITHUB_REPOSITORY="owner/name",
+        NOTEBOOK_BRANCH="built",
+        SITE_URL="https://owner.example/name/",
+    )
+    assert run.returncode == 0, run.stderr
+    page = BeautifulSoup(html.read_text(), "html.parser")
+    *_, colab = page.select(".page-box a")
+    place = "docs/auto_examples/deep_learning/plot_sgd_solvers.ipynb"
+    start = "https://colab.research.google.com/github/owner/name/blob/built/"
+    assert colab["href"] == start + place
+    assert (copy / place).exists()
+    (commit,) = page.select(".page-foot + dl a")
+    assert commit["href"] == f"https://github.com/owner/name/commit/{head}"
+    (graph,) = page.select("meta[property='og:image']")
+    assert graph["content"].startswith("https://owner.example/name/_images/")
+    sitemap = (copy / "html/sitemap.xml").read_text()
+    assert "<loc>https://owner.example/name/index.html</loc>" in sitemap
+    assert '"/name/_static/' in (copy / "html/404.html").read_text()
+
+    # A change that is not committed is told.
+    (copy / "conf.py").write_text((copy / "conf.py").read_text() + "\n")
+    write_page(DRAW.replace("2", "3"))
+    run = build(copy, GITHUB_REPOSITORY="owner/name")
+    assert run.returncode == 0, run.stderr
+    page = BeautifulSoup(html.read_text(), "html.parser")
+    assert not page.select(".page-box a[href*=colab]")
+    foot = page.select_one(".page-foot + dl")
+    assert f"at commit {head}-dirty" in foot.get_text()
+    assert not foot.select("a")
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Return the address and the requests of a server of ``tmp_path`` on loopback."""
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, _, line, *others):
+            asked.append(line)
+
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=tmp_path)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/", asked
+        server.shutdown()
+
+
+def test_a_build_asks_no_other_site(copy, write_page, serve):
+    """Links to other documentation come from inventories of the project's own."""
+    html = write_page(text=":func:`jax.jit`")
+    proxy, asked = serve
+    run = build(copy, http_proxy=proxy, https_proxy=proxy, no_proxy="")
+    assert run.returncode == 0, run.stderr
+    assert "https://docs.jax.dev/en/latest/_autosummary/jax.jit" in html.read_text()
+    assert asked == []
+
+
+def test_inventories_are_compared_with_what_a_site_has(tmp_path, serve):
+    (tmp_path / "conf.py").touch()
+    function = ".. py:module:: jax\n\n.. py:function:: jit\n\n.. py:function:: vmap\n"
+    (tmp_path / "index.rst").write_text(function)
+    run = run_script("-m", "sphinx", "-q", ".", "out", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    address = serve[0] + "out/"
+    start = "# Sphinx inventory version 1\n# Project: JAX\n# Version:\n"
+    lines = "jax.jit function index.html\njax.vmap function other.html\n"
+    lines += "jax.pmap function index.html\n"
+    moved, gone = check_inventories.differences((start + lines).encode(), address)
+    assert moved.startswith("py:function jax.vmap is not at ")
+    assert moved.endswith(f": {address}index.html#jax.vmap")
+    assert gone.startswith("py:function jax.pmap") and gone.endswith(": gone")
+    (silent,) = check_inventories.differences(b"", address + "nowhere/")
+    assert "has no inventory to compare with (HTTPError)" in silent
+
+
+# The commands
+
+
+def test_a_failed_build_fails_again(copy, write_page):
+    """Sphinx alone would not warn twice of a page that it does not read again."""
+    write_page(text=":func:`nothing.such`")
+    shutil.copy(ROOT / "Makefile", copy)
+    (copy / ".venv").symlink_to(sys.prefix)
+    for _ in range(2):
+        run = make("--assume-old=.venv/installed", "html", cwd=copy)
+        assert run.returncode != 0
+        assert "nothing.such" in run.stderr
+
+
+def test_make_help_lists_what_readme_names():
+    run = make("help", cwd=ROOT)
+    listed = re.findall(r"^  make (\S+)", run.stdout, re.MULTILINE)
+    named = re.findall(r"make ([a-z-]+)", (ROOT / "README.md").read_text())
+    assert {"html", "test", "help"} <= set(named) <= set(listed)
+
+
+def test_make_refuses_another_python(tmp_path):
+    """One line that says which Python is wanted, and nothing made."""
+    python = tmp_path / "python3.9"
+    script = f'exec "{sys.executable}" -c "import sys; sys.version_info = (3, 9); $2"'
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copy(ROOT / "requirements-docs.txt", tmp_path)
+    run = make(f"PYTHON={python}", "html", cwd=tmp_path)
+    assert run.returncode != 0
+    assert "Python 3.11, 3.12 or 3.13 is needed" in run.stderr
+    assert not (tmp_path / ".venv").exists()

@@ -1,0 +1,98 @@
+"""What docs/figures.py reads in a figure, and how it darkens one."""
+
+import figures
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib import colors
+from matplotlib.spines import Spine
+from matplotlib.text import Text
+from scipy.ndimage import uniform_filter1d
+
+DARK_PAGE = "#121212"
+
+
+@pytest.fixture
+def run(run_page):
+    return run_page("--batch_size=16", "--maxiter=10", "--num_seeds=3")
+
+
+def test_plotted_numbers_are_those_of_the_curves(run):
+    """Medians and ranges over the seeds; RMSProp and SGD have no step sizes."""
+    losses = {
+        (1, label): uniform_filter1d(logs[:, :, 1], 5, mode="nearest")
+        for label, logs in run.curves.items()
+    }
+    steps = {(0, label): logs[:, :, 2] for label, logs in list(run.curves.items())[:2]}
+    plotted = {
+        (run.figure.axes.index(ax), label): rows
+        for ax, label, rows in figures.plotted(run.figure)
+    }
+    assert list(plotted) == [*steps, *losses]
+    for which, series in (steps | losses).items():
+        low, mid, high = np.quantile(series, [0, 0.5, 1], axis=0)
+        np.testing.assert_array_equal(
+            plotted[which], np.transpose([range(11), mid, low, high])
+        )
+
+
+def test_a_band_for_some_lines_only_is_refused():
+    """It could be taken for another line's."""
+    fig, ax = plt.subplots()
+    ax.plot([1, 2])
+    ax.plot([2, 3])
+    ax.fill_between([0, 1], [1, 2], [2, 3])
+    with pytest.raises(ValueError, match="2 lines and 1 bands: call fill"):
+        list(figures.plotted(fig))
+    plt.close(fig)
+
+
+def test_description_by_hand():
+    fig, (above, below) = plt.subplots(2, sharex=True)
+    above.plot([0, 5, 10], [3, 1, 2], label="up_")
+    below.plot([0, 10], [1, 100], label="down")
+    below.fill_between([0, 10], [0.5, 90], [2, 110])
+    above.set(ylabel="gap")
+    below.set(yscale="log", title="noisy", xlabel="time")
+    assert figures.describe(fig).splitlines() == [
+        "- Gap, against time 0 to 10: up\\_ goes from 3 to 2, always between 1 and 3.",
+        "- Noisy, on a logarithmic scale, against time 0 to 10: down goes from 1 to "
+        "100, always between 1 and 100 (its band between 0.5 and 110).",
+    ]
+    plt.close(fig)
+
+
+def contrast(one, other):
+    """Return the ratio of contrast of WCAG 2.2, from 1 to 21."""
+    lights = []
+    for color in (one, other):
+        rgb = np.array(colors.to_rgb(color))
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        lights.append(linear @ (0.2126, 0.7152, 0.0722) + 0.05)
+    return max(lights) / min(lights)
+
+
+def test_figures_can_be_seen_in_both_modes(run):
+    """As WCAG asks: 4.5 for text, 3 for lines. Data keeps its colours."""
+    before = [line.get_color() for ax in run.figure.axes for line in ax.lines]
+    for page in ("white", DARK_PAGE):
+        if page == DARK_PAGE:
+            figures.darken(run.figure)
+        assert colors.same_color(run.figure.get_facecolor(), page)
+        for ax in run.figure.axes:
+            assert colors.same_color(ax.get_facecolor(), page)
+        for text in run.figure.findobj(Text):
+            assert contrast(text.get_color(), page) >= 4.5
+        for spine in run.figure.findobj(Spine):
+            assert contrast(spine.get_edgecolor(), page) >= 4.5
+        lines = [line.get_color() for ax in run.figure.axes for line in ax.lines]
+        assert lines == before
+        assert min(contrast(color, page) for color in lines) >= 3
+
+
+def test_colours_are_told_apart_by_all(run):
+    """They are of the palette of Okabe and Ito, for every kind of colour vision."""
+    drawn = [colors.to_hex(line.get_color()) for line in run.figure.axes[1].lines]
+    assert len(set(drawn)) == 4
+    assert set(drawn) < set(map(colors.to_hex, matplotlib.color_sequences["okabe_ito"]))
