@@ -88,9 +88,13 @@ html_theme = "sphinx_book_theme"
 html_title = project
 html_context = {"default_mode": "auto"}
 html_theme_options = {
+    "home_page_in_toc": True,
     "navbar_persistent": [],  # the side bar has the search
     "use_download_button": False,  # each page has downloads of its own
 }
+# Without the name of the site, which the first entry of the navigation has.
+html_sidebars = {"**": ["search-button-field.html", "sidebar-nav.html"]}
+templates_path = ["docs/_templates"]
 html_static_path = ["docs/_static"]
 html_css_files = ["gallery.css"]
 html_favicon = "docs/_static/favicon.svg"

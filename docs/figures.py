@@ -221,6 +221,9 @@ class DarkThumbnails(SphinxTransform):
         for light in list(self.document.findall(nodes.image)):
             uri = light["uri"].replace("_thumb.", "_thumb_dark.")
             light["loading"] = "lazy"
+            with Image.open(Path(self.env.srcdir, light["uri"].lstrip("/"))) as image:
+                light["width"], light["height"] = map(str, image.size)
+            light["classes"].append("no-scaled-link")  # which a width would bring
             if uri != light["uri"] and Path(self.env.srcdir, uri.lstrip("/")).exists():
                 dark = light.deepcopy()
                 dark["uri"] = uri
@@ -240,9 +243,19 @@ def make_valid(app, pagename, templatename, context, doctree):
         context["body"] = re.sub(r"<div id='sg-tag-list'.*?</div>", "", body)
 
 
+# The theme sets the mode after it has read the page; until then, a browser would show,
+# and fetch, both images of two.
+MODE = """{
+const {dataset} = document.documentElement;
+const {matches} = matchMedia("(prefers-color-scheme: dark)");
+if (dataset.theme == "auto") dataset.theme = matches ? "dark" : "light";
+}"""
+
+
 def setup(app):
     """Replace how sphinx-gallery shows images."""
     app.add_node(imgsgnode, html=(visit_image, None), override=True)
     app.add_transform(DarkThumbnails)
     app.connect("html-page-context", make_valid)
+    app.add_js_file(None, body=MODE)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

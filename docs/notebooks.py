@@ -1,6 +1,7 @@
 """Write the notebook of a page from the page: its text, its code and its output."""
 
 import base64
+import shutil
 from importlib import metadata
 from itertools import count
 from pathlib import Path
@@ -28,7 +29,8 @@ requirements = [
 ]
 missing = [name for module, name in requirements if find_spec(module) is None]
 if missing:
-    subprocess.run([sys.executable, "-m", "pip", "install", *missing], check=True)"""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    subprocess.run(pip + missing, check=True)"""
 METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
     "language_info": {"name": "python"},
@@ -165,10 +167,13 @@ def write(app, doctree, docname):
     if app.builder.format == "html" and is_page(docname):
         path = Path(app.srcdir, f"{docname}.ipynb")
         nbformat.write(make(app, doctree, docname), path)
+        # Sphinx copies downloads before it writes pages.
+        _, place = app.env.dlfiles[path.relative_to(app.srcdir)]
+        shutil.copy(path, Path(app.outdir, "_downloads", place))
 
 
 def setup(app):
-    """Write a notebook whenever a page is written; its download is copied later."""
+    """Write a notebook whenever a page is written."""
     app.setup_extension("sphinx_markdown_builder")
     app.connect("doctree-resolved", write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

