@@ -114,6 +114,7 @@ ogp_site_url = html_baseurl
 ogp_image = html_baseurl + "_images/sphx_glr_plot_sgd_solvers_001.png"
 ogp_image_alt = "Step sizes and training losses of four solvers on Fashion-MNIST"
 notfound_urls_prefix = urlsplit(html_baseurl).path
+llms_txt_exclude = ["404"]
 llms_txt_summary = (
     "Executable documentation about step sizes for stochastic optimizers."
 )

@@ -91,6 +91,13 @@ def test_figures_can_be_seen_in_both_modes(run):
         assert min(contrast(color, page) for color in lines) >= 3
 
 
+def test_figures_can_be_read(run):
+    """Text has 8 points or more where a figure has its full width, as on a laptop."""
+    sizes = [text.get_size() for text in run.figure.findobj(Text) if text.get_text()]
+    assert min(sizes) * figures.DPI / 96 >= 8
+    assert run.figure.get_size_inches()[0] * figures.DPI <= 688  # the width of a page
+
+
 def test_colours_are_told_apart_by_all(run):
     """They are of the palette of Okabe and Ito, for every kind of colour vision."""
     drawn = [colors.to_hex(line.get_color()) for line in run.figure.axes[1].lines]

@@ -296,6 +296,7 @@ def test_llms_txt():
     assert summary.startswith("> Executable documentation")
     links = dict(re.findall(r"\[(.+)\]\((.+)\)", "\n".join(lines)))
     assert "Comparison of different SGD algorithms" in links
+    assert "Page not found" not in links
     for link in links.values():
         assert (SITE / urlsplit(link).path.lstrip("/")).exists()
 
