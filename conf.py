@@ -27,14 +27,13 @@ notebook_branch = os.environ.get("NOTEBOOK_BRANCH", "")
 sys.path.insert(0, str(Path(__file__).parent / "docs"))
 
 extensions = [
-    # This one starts a process, which must be before a page starts threads.
-    "sphinx_sitemap",
     "sphinx.ext.intersphinx",
     "sphinx_gallery.gen_gallery",
     "figures",
     "page_frame",
     "notebooks",
     "math_ml",
+    "sitemap",
     "notfound.extension",
     "sphinx_copybutton",
     "sphinx_llms_txt",
@@ -101,15 +100,12 @@ html_favicon = "docs/_static/favicon.svg"
 
 # -- Around the pages ------------------------------------------------------------------
 # https://sphinx-copybutton.readthedocs.io
-# https://sphinx-sitemap.readthedocs.io
 # https://sphinxext-opengraph.readthedocs.io
 # https://sphinx-notfound-page.readthedocs.io
 # https://sphinx-llms-txt.readthedocs.io
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ |In \[\d*\]: "
 copybutton_prompt_is_regexp = True
-sitemap_url_scheme = "{link}"
-sitemap_excludes = ["404.html", "genindex.html", "search.html"]
 ogp_site_url = html_baseurl
 ogp_image = html_baseurl + "_images/sphx_glr_plot_sgd_solvers_001.png"
 ogp_image_alt = "Step sizes and training losses of four solvers on Fashion-MNIST"

@@ -24,15 +24,8 @@ DARK_BLACK, DARK_WHITE = colors.to_rgb("#ced6dd"), colors.to_rgb("#121212")
 COLORS = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
 
 FIGURE = """
-.. image-sg:: /{light}
+.. image-sg:: /{figure}
    :alt: {title}
-   :srcset: /{light}, /{light2} 2x
-   :class: only-light
-
-.. image-sg:: /{dark}
-   :alt: {title}
-   :srcset: /{dark}, /{dark2} 2x
-   :class: only-dark
 
 .. admonition:: What the figure shows
    :collapsible: closed
@@ -132,6 +125,11 @@ def darken(fig):
         getattr(artist, setter)(color)
 
 
+def beside(path, suffix):
+    """Return the path of the dark ("_dark") or dense ("_2x") image of one."""
+    return path.with_stem(path.stem + suffix)
+
+
 def description_id(path):
     """Return the id of the description of the figure at ``path``, of either mode."""
     return nodes.make_id(f"about {path.stem.removesuffix('_dark')}")
@@ -139,31 +137,25 @@ def description_id(path):
 
 def save(fig, path, gallery_conf):
     """Save ``fig`` at ``path`` and all else beside it; return the rST that shows it."""
-    files = {
-        "light": path,
-        "light2": path.with_stem(f"{path.stem}_2x"),
-        "dark": path.with_stem(f"{path.stem}_dark"),
-        "dark2": path.with_stem(f"{path.stem}_dark_2x"),
-        "csv": path.with_suffix(".csv"),
-    }
-    description = describe(fig)
-    write_numbers(fig, files["csv"])
-    for mode in ("light", "dark"):
-        if mode == "dark":
+    description, numbers = describe(fig), path.with_suffix(".csv")
+    write_numbers(fig, numbers)
+    for image in (path, beside(path, "_dark")):
+        if image != path:
             darken(fig)
-        fig.savefig(files[mode], dpi=DPI)
-        fig.savefig(files[f"{mode}2"], dpi=2 * DPI)
+        fig.savefig(image, dpi=DPI)
+        fig.savefig(beside(image, "_2x"), dpi=2 * DPI)
     if path.stem.endswith("_001"):
         # The light one is sphinx-gallery's.
         thumbnail = path.parent / "thumb" / path.name.replace("_001", "_thumb_dark")
         thumbnail.parent.mkdir(exist_ok=True)
-        scale_image(files["dark"], thumbnail, *gallery_conf["thumbnail_size"])
+        scale_image(image, thumbnail, *gallery_conf["thumbnail_size"])
     source = Path(gallery_conf["src_dir"])
     return FIGURE.format(
-        id=description_id(path),
+        figure=path.relative_to(source).as_posix(),
         title=" ".join(fig.get_suptitle().split()),
+        id=description_id(path),
         description=description.replace("\n", "\n   "),
-        **{name: file.relative_to(source).as_posix() for name, file in files.items()},
+        csv=numbers.relative_to(source).as_posix(),
     )
 
 
@@ -179,57 +171,57 @@ def scrape(block, block_vars, gallery_conf):
 # Showing it
 
 
-def visit_image(self, node):
-    """Write the ``<img>`` that sphinx-gallery leaves without size and escaping.
-
-    Both modes load lazily: then a browser fetches only the one that it shows.
-    """
-    path = Path(self.builder.srcdir, node["uri"].lstrip("/"))
-    if not path.exists():  # its page failed
-        logger.warning("figure not found: %s", node["uri"], location=node)
-        raise nodes.SkipNode
-    with Image.open(path) as image:
-        width, height = image.size
-    urls = []
-    for source in node["srcset"].split(","):
-        uri, *density = source.split()
-        name = Path(uri).name
-        self.builder.images[uri.lstrip("/")] = name
-        urls.append(" ".join([f"{self.builder.imgpath}/{name}", *density]))
-    attributes = {
-        "class": " ".join(["sphx-glr-single-img", *node["class"]]),
-        "src": urls[0],
-        "srcset": ", ".join(urls),
-        "alt": node["alt"],
-        "width": width,
-        "height": height,
-        "loading": "lazy",
-    }
-    if (description := description_id(path)) in self.document.ids:
-        attributes["aria-details"] = description
-    self.body.append(self.emptytag(node, "img", "\n", **attributes))
-    raise nodes.SkipNode
-
-
-class DarkThumbnails(SphinxTransform):
-    """Show the dark thumbnail of a page in dark mode."""
+class DarkImages(SphinxTransform):
+    """Show the dark image in dark mode wherever a page shows one that has it."""
 
     default_priority = 500
 
     def apply(self):
-        """Put the dark image behind each light one that has one."""
-        for light in list(self.document.findall(nodes.image)):
-            uri = light["uri"].replace("_thumb.", "_thumb_dark.")
-            light["loading"] = "lazy"
-            with Image.open(Path(self.env.srcdir, light["uri"].lstrip("/"))) as image:
+        """Put the dark image behind the light one, and give both what both need."""
+        images = [
+            *self.document.findall(nodes.image),
+            *self.document.findall(imgsgnode),
+        ]
+        for light in images:
+            path = Path(self.env.srcdir, light["uri"].lstrip("/"))
+            # A page without its figure is read again when that is there.
+            self.env.note_dependency(path)
+            if not path.exists():
+                continue
+            with Image.open(path) as image:
                 light["width"], light["height"] = map(str, image.size)
-            light["classes"].append("no-scaled-link")  # which a width would bring
-            if uri != light["uri"] and Path(self.env.srcdir, uri.lstrip("/")).exists():
+            # Lazy, for then a browser fetches only the image that it shows; no link,
+            # which Sphinx makes of an image with a width.
+            light["loading"] = "lazy"
+            light["classes"].append("no-scaled-link")
+            if beside(path, "_dark").exists():
                 dark = light.deepcopy()
-                dark["uri"] = uri
+                dark["uri"] = beside(Path(light["uri"]), "_dark").as_posix()
                 light["classes"].append("only-light")
                 dark["classes"].append("only-dark")
                 light.parent.insert(light.parent.index(light) + 1, dark)
+
+
+def visit_figure(self, node):
+    """Write the ``<img>`` that sphinx-gallery leaves without size and escaping."""
+    path = Path(node["uri"].lstrip("/"))
+    if "width" not in node:  # its page failed
+        logger.warning("figure not found: %s", path, location=node)
+        raise nodes.SkipNode
+    for image in (path, beside(path, "_2x")):
+        self.builder.images[image.as_posix()] = image.name
+    once, twice = (
+        f"{self.builder.imgpath}/{x.name}" for x in (path, beside(path, "_2x"))
+    )
+    attributes = {name: node[name] for name in ("alt", "width", "height", "loading")}
+    attributes["class"] = " ".join(["sphx-glr-single-img", *node["classes"]])
+    if (description := description_id(path)) in self.document.ids:
+        attributes["aria-details"] = description
+    tag = self.emptytag(
+        node, "img", src=once, srcset=f"{once}, {twice} 2x", **attributes
+    )
+    self.body.append(tag)
+    raise nodes.SkipNode
 
 
 def make_valid(app, pagename, templatename, context, doctree):
@@ -254,8 +246,8 @@ if (dataset.theme == "auto") dataset.theme = matches ? "dark" : "light";
 
 def setup(app):
     """Replace how sphinx-gallery shows images."""
-    app.add_node(imgsgnode, html=(visit_image, None), override=True)
-    app.add_transform(DarkThumbnails)
+    app.add_node(imgsgnode, html=(visit_figure, None), override=True)
+    app.add_transform(DarkImages)
     app.connect("html-page-context", make_valid)
     app.add_js_file(None, body=MODE)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

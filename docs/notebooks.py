@@ -10,11 +10,11 @@ from urllib.parse import urljoin
 import nbformat
 from docutils import nodes
 from docutils.utils import new_document
+from figures import beside
 from nbformat import v4
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from page_frame import is_page, read_block
-from PIL import Image
 from sphinx_gallery.directives import imgsgnode
 from sphinx_markdown_builder.translator import MarkdownTranslator
 
@@ -102,14 +102,13 @@ def is_code(node):
 
 def image_output(app, node):
     """Return a figure of the page as output of a cell, at twice the density."""
-    path = Path(app.srcdir, node["srcset"].split()[-2].lstrip("/"))
-    with Image.open(path) as image:
-        width, height = (size // 2 for size in image.size)
+    path = beside(Path(app.srcdir, node["uri"].lstrip("/")), "_2x")
     png = base64.b64encode(path.read_bytes()).decode()
+    size = {name: int(node[name]) for name in ("width", "height")}
     return v4.new_output(
         "display_data",
         {"image/png": png, "text/plain": node["alt"]},
-        metadata={"image/png": {"width": width, "height": height}},
+        metadata={"image/png": size},
     )
 
 
@@ -144,7 +143,7 @@ def make(app, doctree, docname):
         elif "sphx-glr-script-out" in classes:
             add_output(v4.new_output("stream", text=node.astext()))
         elif isinstance(node, imgsgnode):
-            if "only-light" in node["class"]:
+            if "only-light" in classes:
                 add_output(image_output(app, node))
         elif not isinstance(node, nodes.target) and not ABOUT & classes:
             text.append(node)

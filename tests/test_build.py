@@ -79,8 +79,10 @@ def test_a_build_without_plots_does_not_hide_a_later_one(copy, write_page):
         for part in ("sphx-glr-script-out", "page-foot", "sphx-glr-single-img"):
             assert (part in html.read_text()) == ran
         assert "page-box" in html.read_text()
-        home = (copy / "html/index.html").read_text()
-        assert ("sphx-glr-single-img" in home) == ran
+        home = BeautifulSoup((copy / "html/index.html").read_text(), "html.parser")
+        for mode in ("light", "dark"):
+            images = home.select(f"article img.only-{mode}")
+            assert len(images) == (2 if ran else 0)  # the figure and the thumbnail
 
 
 @pytest.mark.parametrize(
