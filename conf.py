@@ -52,8 +52,8 @@ sphinx_gallery_conf = {
     # Code links to what is written in it, not to the class of its value.
     "inspect_global_variables": False,
     # Names rather than functions, so that Sphinx can pickle the configuration.
-    "image_scrapers": ("figures.scrape", "page_frame.record"),
-    "reset_modules": ("matplotlib", "page_warnings.as_errors"),
+    "image_scrapers": ("figures.scrape",),
+    "reset_modules": ("matplotlib", "page_warnings.as_errors", "page_frame.record"),
     "reset_modules_order": "both",
     # One page needs no archive of all pages, and no list of how long each one took;
     # that list would load scripts and styles from other hosts, too.

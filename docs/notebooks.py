@@ -1,6 +1,7 @@
 """Write the notebook of a page from the page: its text, its code and its output."""
 
 import base64
+import os
 import shutil
 from importlib import metadata
 from itertools import count
@@ -165,7 +166,10 @@ def write(app, doctree, docname):
     """Write the notebook of a page over the one that sphinx-gallery wrote."""
     if app.builder.format == "html" and is_page(docname):
         path = Path(app.srcdir, f"{docname}.ipynb")
+        before = path.stat()
         nbformat.write(make(app, doctree, docname), path)
+        # The page offers it for download: were it newer, the page would be read again.
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         # Sphinx copies downloads before it writes pages.
         _, place = app.env.dlfiles[path.relative_to(app.srcdir)]
         shutil.copy(path, Path(app.outdir, "_downloads", place))

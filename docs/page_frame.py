@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -50,9 +51,9 @@ def read_block(path):
     It is the one place where the requirements of a page stand. Raises ValueError if it
     is not there, or lacks what is asked of every page.
     """
-    block = r"^# /// script\n((?:#.*\n)+?)# ///$"
+    pattern = r"^# /// script\n((?:#.*\n)+?)# ///$"
     try:
-        (lines,) = re.findall(block, path.read_text(), re.MULTILINE)
+        (lines,) = re.findall(pattern, path.read_text(), re.MULTILINE)
         requirements = tomllib.loads(re.sub("^# ?", "", lines, flags=re.MULTILINE))
         return {key: requirements[key] for key in ("requires-python", "dependencies")}
     except (ValueError, KeyError) as error:
@@ -65,15 +66,21 @@ def read_block(path):
 # What a run was made with
 
 
+@cache
 def data_set():
-    """Return name, version and SHA-256 of the records of what the build prepared."""
+    """Return name and version of the data that the build prepared, and a fingerprint.
+
+    That is the SHA-256 of images and labels in their order, of training and of test:
+    the files that hold them differ between machines, their content must not.
+    """
     import tensorflow_datasets as tfds
 
-    folder = Path(tfds.builder("fashion_mnist:3.*.*").data_dir)
-    digest = hashlib.sha256()
-    for records in sorted(folder.glob("*.tfrecord*")):
-        digest.update(records.read_bytes())
-    return f"{folder.parent.name} {folder.name}", digest.hexdigest()
+    builder, digest = tfds.builder("fashion_mnist:3.*.*"), hashlib.sha256()
+    for split in ("train", "test"):
+        data = builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
+        for array in tfds.as_numpy(data):
+            digest.update(array.tobytes())
+    return f"{builder.name} {builder.version}", digest.hexdigest()
 
 
 def commit():
@@ -84,30 +91,26 @@ def commit():
     return run.stdout.strip() if run.returncode == 0 else None
 
 
-def record(block, block_vars, gallery_conf):
-    """Write what a page is made with beside it, as an image scraper that shows nothing.
+def record(gallery_conf, fname, when):
+    """Write beside a page what it was made with, as soon as it was."""
+    if when == "before" or not fname:
+        return
+    import jax
 
-    This waits for the figure: then the page has imported all that it needs itself.
-    """
-    if len(block_vars["image_path_iterator"]):
-        import jax
-
-        block = read_block(Path(block_vars["src_file"]))
-        needs = map(Requirement, block["dependencies"])
-        names = [x.name for x in needs if not x.marker or x.marker.evaluate()]
-        seconds = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
-        facts = {
-            "python": platform.python_version(),
-            "versions": {name: metadata.version(name) for name in names},
-            "device": jax.devices()[0].device_kind,
-            "cores": os.cpu_count(),
-            "data": data_set() if "tensorflow-datasets" in names else None,
-            "date": time.strftime("%Y-%m-%d", time.gmtime(seconds)),
-            "commit": commit(),
-        }
-        path = Path(block_vars["target_file"]).with_suffix(".json")
-        path.write_text(json.dumps(facts, indent=2) + "\n")
-    return ""
+    (page,) = Path(gallery_conf["src_dir"]).glob(f"auto_examples/*/{fname}")
+    needs = map(Requirement, read_block(page)["dependencies"])
+    names = [x.name for x in needs if not x.marker or x.marker.evaluate()]
+    seconds = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+    facts = {
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in names},
+        "device": jax.devices()[0].device_kind,
+        "cores": os.cpu_count(),
+        "data": data_set() if "tensorflow-datasets" in names else None,
+        "date": time.strftime("%Y-%m-%d", time.gmtime(seconds)),
+        "commit": commit(),
+    }
+    page.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
 # The page
@@ -138,8 +141,9 @@ def box(app, docname, text, facts):
         "Run": f"``uv run {path.name}``, which installs what the page needs",
         "Requirements": f"Python {block['requires-python']}",
     }
-    if time := re.search(r"script:\*\* \((\d+) minutes ([\d.]+) seconds\)", text):
-        seconds = 60 * int(time[1]) + float(time[2])
+    took = re.search(r"script:\*\* \((\d+) minutes ([\d.]+) seconds\)", text)
+    if took and facts:
+        seconds = 60 * int(took[1]) + float(took[2])
         rows["Running time"] = f"{seconds:.0f} s on {facts['cores']} CPU cores"
     lines = fields(rows, indent="   ")
     return BOX.format(fields=lines, packages=" ".join(needs), name=path.name)
@@ -154,7 +158,7 @@ def foot(facts, config):
     }
     if facts["data"]:
         name, digest = facts["data"]
-        rows["Data set"] = f"{name}; ``cat *.tfrecord* | sha256sum``: ``{digest}``"
+        rows["Data set"] = f"{name}, SHA-256 of images and labels ``{digest}``"
     rows["Run on"] = facts["date"]
     if commit := facts["commit"]:
         url = f"https://github.com/{config.repository}/commit/{commit}"
@@ -169,8 +173,8 @@ def frame(app, docname, source):
         text = ZIP.sub("", source[0])
         title = re.search(r"^\.\. _sphx_glr_.*:\n+(.*)\n=+\n", text, re.MULTILINE)
         middle, end = title.end(), text.index("\n.. _sphx_glr_download_")
-        record, meta, last = Path(app.srcdir, f"{docname}.json"), "", ""
-        facts = json.loads(record.read_text()) if record.exists() else None
+        made, meta, last = Path(app.srcdir, f"{docname}.json"), "", ""
+        facts = json.loads(made.read_text()) if made.exists() else None
         if facts:
             base, name = app.config.html_baseurl, Path(docname).name
             meta = META.format(base=base, name=name, title=title[1])

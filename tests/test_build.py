@@ -69,6 +69,7 @@ def test_two_pages_with_the_same_flags(copy):
     run = build(copy)
     assert run.returncode == 0, run.stderr
     assert [image.stat().st_mtime_ns for image in images] == made
+    assert "0 added, 0 changed, 0 removed" in run.stdout
 
 
 def test_a_build_without_plots_does_not_hide_a_later_one(copy, write_page):
@@ -94,7 +95,7 @@ def test_a_build_without_plots_does_not_hide_a_later_one(copy, write_page):
     ],
 )
 def test_a_page_that_warns_or_fails_fails_the_build(copy, write_page, code, reason):
-    write_page(code)
+    write_page(f"{code}\n{DRAW}")
     run = build(copy)
     assert run.returncode != 0
     assert "plot_sgd_solvers.py" in run.stderr
@@ -119,7 +120,7 @@ def test_a_page_without_requirements_fails_the_build(copy, write_page, block, re
 
 
 def test_quotes_in_titles_do_no_harm(copy, write_page):
-    title, label = """Is "a" < 'b' & c?""", """*one* `"two"` |three| <b>"""
+    title, label = """Is "a" < 'b' & `c` |d|?""", """*one* `"two"` |three| <b>"""
     html = write_page(
         "import matplotlib.pyplot as plt\n\nfig, ax = plt.subplots()\n"
         f"_ = ax.plot([1, 2], label={label!r}), fig.suptitle({title!r})\n"
@@ -254,10 +255,12 @@ def test_make_help_lists_what_readme_names():
     assert {"html", "test", "help"} <= set(named) <= set(listed)
 
 
-def test_make_refuses_another_python(tmp_path):
+@pytest.mark.parametrize("version", [(3, 9), (3, 14)])
+def test_make_refuses_another_python(tmp_path, version):
     """One line that says which Python is wanted, and nothing made."""
-    python = tmp_path / "python3.9"
-    script = f'exec "{sys.executable}" -c "import sys; sys.version_info = (3, 9); $2"'
+    python = tmp_path / "python"
+    code = f"import sys; sys.version_info = {version}; $2"
+    script = f'exec "{sys.executable}" -c "{code}"'
     python.write_text(f"#!/bin/sh\n{script}\n")
     python.chmod(0o755)
     shutil.copy(ROOT / "Makefile", tmp_path)

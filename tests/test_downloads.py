@@ -1,6 +1,7 @@
 """What readers download runs as it is, and prints what the page does."""
 
 import ast
+import base64
 import re
 import shutil
 import subprocess
@@ -11,10 +12,11 @@ from pathlib import PurePath
 
 import nbformat
 import pytest
-from conftest import PAGE, REAL_DATA, run_script
+from conftest import PAGE, REAL_DATA, SITE, run_script
 from nbclient import NotebookClient
 from notebooks import install_cell, module_of
 from page_frame import read_block
+from PIL import Image
 from sphinx_gallery.py_source_parser import split_code_and_text_blocks
 
 
@@ -81,6 +83,7 @@ def test_the_notebook_is_of_the_current_format(notebook):
         nbformat.v4.nbformat,
         nbformat.v4.nbformat_minor,
     )
+    assert notebook.metadata.kernelspec.name == "python3"
     ids = [cell.id for cell in notebook.cells]
     assert len(set(ids)) == len(ids)
 
@@ -110,8 +113,15 @@ def test_the_notebook_has_the_text_in_markdown(notebook):
 
 
 def test_the_notebook_has_the_output_of_the_page(notebook, log):
-    outputs = [o for cell in notebook.cells for o in cell.get("outputs", ())]
-    drawn, printed = outputs
+    *_, last = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not [x for x in notebook.cells if x is not last and x.get("outputs")]
+    drawn, printed = last.outputs
+    dense = SITE / f"_images/sphx_glr_{PAGE.stem}_001_2x.png"
+    assert base64.b64decode(drawn.data["image/png"]) == dense.read_bytes()
+    with Image.open(dense) as image:
+        width, height = image.size
+    size = {"width": width // 2, "height": height // 2}
+    assert drawn.metadata["image/png"] == size
     assert printed.text.strip() == log.strip()
     assert set(drawn.data) == {"image/png", "text/plain"}
 

@@ -51,14 +51,16 @@ def test_a_band_for_some_lines_only_is_refused():
 def test_description_by_hand():
     fig, (above, below) = plt.subplots(2, sharex=True)
     above.plot([0, 5, 10], [3, 1, 2], label="up_")
+    above.plot([0, 10], [5, 6], label="flat")
     below.plot([0, 10], [1, 100], label="down")
     below.fill_between([0, 10], [0.5, 90], [2, 110])
     above.set(ylabel="gap")
-    below.set(yscale="log", title="noisy", xlabel="time")
+    below.set(yscale="log", title="noisy_", xlabel="time_")
     assert figures.describe(fig).splitlines() == [
-        "- Gap, against time 0 to 10: up\\_ goes from 3 to 2, always between 1 and 3.",
-        "- Noisy, on a logarithmic scale, against time 0 to 10: down goes from 1 to "
-        "100, always between 1 and 100 (its band between 0.5 and 110).",
+        "- Gap, against time\\_ 0 to 10: up\\_ goes from 3 to 2, always between 1 and "
+        "3; flat goes from 5 to 6, always between 5 and 6.",
+        "- Noisy\\_, on a logarithmic scale, against time\\_ 0 to 10: down goes from 1 "
+        "to 100, always between 1 and 100 (its band between 0.5 and 110).",
     ]
     plt.close(fig)
 
