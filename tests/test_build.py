@@ -85,6 +85,15 @@ def test_a_build_without_plots_does_not_hide_a_later_one(copy, write_page):
             images = home.select(f"article img.only-{mode}")
             assert len(images) == (2 if ran else 0)  # the figure and the thumbnail
 
+    # A page that shows the figure of another follows it.
+    write_page(
+        "import matplotlib.pyplot as plt\n_ = plt.figure(figsize=(3, 2))\n" + DRAW
+    )
+    run = build(copy)
+    assert run.returncode == 0, run.stderr
+    home = BeautifulSoup((copy / "html/index.html").read_text(), "html.parser")
+    assert [x["width"] for x in home.select(".sphx-glr-single-img")] == ["300", "300"]
+
 
 @pytest.mark.parametrize(
     "code, reason",
