@@ -184,8 +184,6 @@ class DarkImages(SphinxTransform):
         ]
         for light in images:
             path = Path(self.env.srcdir, light["uri"].lstrip("/"))
-            # A page without its figure is read again when that is there.
-            self.env.note_dependency(path)
             if not path.exists():
                 continue
             with Image.open(path) as image:
