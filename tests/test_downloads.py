@@ -112,6 +112,20 @@ def test_the_notebook_has_the_text_in_markdown(notebook):
     assert titles[0] == "Settings" and titles[-1] == "Discussion"
 
 
+def words(text):
+    """Return the words of rST or Markdown, without roles, directives and addresses."""
+    text = re.sub(r"<[^>]*>|\]\([^)]*\)|:\w+:|^\.\. \w+::", " ", text, flags=re.M)
+    return re.findall(r"[a-z]+", text.lower())
+
+
+def test_the_notebook_has_every_word(notebook):
+    _, blocks = split_code_and_text_blocks(PAGE)
+    texts = [block.content for block in blocks if block.type == "text"]
+    cells = [x.source for x in notebook.cells if x.cell_type == "markdown"]
+    for text, cell in zip(texts, cells, strict=True):
+        assert words(text) == words(cell)
+
+
 def test_the_notebook_has_the_output_of_the_page(notebook, log):
     *_, last = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert not [x for x in notebook.cells if x is not last and x.get("outputs")]
