@@ -89,12 +89,11 @@ def load_small_images(split):
 
 
 def draw_runs(images, labels, settings):
-    """Return images (seeds, steps, batch_size, 196) and labels without the last axis."""
-    size, seeds = (settings.num_steps, settings.batch_size), range(settings.num_seeds)
-    drawn = [
-        np.random.default_rng(seed).integers(len(labels), size=size) for seed in seeds
-    ]
-    return images[np.array(drawn)], labels[np.array(drawn)]
+    """Return images (seeds, steps, batch_size, 196) and labels, as many."""
+    random = map(np.random.default_rng, range(settings.num_seeds))
+    size = settings.num_steps, settings.batch_size
+    drawn = np.stack([seed.integers(len(labels), size=size) for seed in random])
+    return images[drawn], labels[drawn]
 
 
 # %%
@@ -144,8 +143,8 @@ SOLVERS = {
 # --------
 # One compiled call trains with all step sizes from all seeds: ``scan`` makes the steps,
 # ``vmap`` adds an axis for the step sizes, and ``map`` one for the seeds. That takes
-# them in turn, so that what a step reads fits into the processor's cache: a second
-# ``vmap`` takes more than half as long again.
+# them in turn, so that what a step reads fits into the processor's cache; with a second
+# ``vmap`` it would not.
 @partial(jax.jit, static_argnums=(0, 1))
 def sweep(make, net, stepsizes, starts):
     """Return the last parameters, each leaf (seeds, stepsizes, ...).
@@ -187,7 +186,7 @@ def evaluate(net, params, train, test):
 # Results
 # -------
 # The good range of a solver is where its loss is at most 15% above its best. Its width
-# is read off the curve, which is straight between two step sizes in the figure's scales.
+# is read off the curve, straight between two step sizes in the figure's scales.
 def good_width(losses, tolerance):
     """Return how many decades of step sizes have a loss near the least of ``losses``.
 
