@@ -12,7 +12,7 @@ import threading
 import check_inventories
 import pytest
 from bs4 import BeautifulSoup
-from conftest import ROOT, check_html, run_script
+from conftest import PAGE, ROOT, check_html, run_script
 
 # The build
 
@@ -34,29 +34,31 @@ def make(*arguments, cwd):
 
 @pytest.fixture
 def copy(tmp_path):
+    """Copy what the build reads, without the pages."""
     shutil.copy(ROOT / "conf.py", tmp_path)
-    unbuilt = shutil.ignore_patterns("_build", "auto_examples", "__pycache__")
+    left_out = "_build", "auto_examples", "__pycache__", "plot_*.py"
     for folder in ("docs", "examples"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=unbuilt)
+        ignore = shutil.ignore_patterns(*left_out)
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignore)
     return tmp_path
 
 
 @pytest.fixture
 def write_page(copy):
-    """Write a short page in the place of the flagship; return where it is built."""
+    """Write a short page, in the place of the flagship; return where it is built."""
 
     def write(code=DRAW, block=BLOCK, text=""):
-        page = copy / "examples/deep_learning/plot_sgd_solvers.py"
+        page = copy / f"examples/deep_learning/{PAGE.name}"
         page.write_text(f'{block}"""\nTitle\n=====\n{text}\n"""\n{code}\n')
-        return copy / "html/auto_examples/deep_learning/plot_sgd_solvers.html"
+        return copy / f"html/auto_examples/deep_learning/{PAGE.stem}.html"
 
     return write
 
 
 def test_two_pages_with_the_same_flags(copy):
     """They build in one process, and a second build runs neither again."""
-    page = copy / "examples/deep_learning/plot_sgd_solvers.py"
-    page.write_text(page.read_text().replace('"num_seeds", 5', '"num_seeds", 1'))
+    page = copy / PAGE.relative_to(ROOT)
+    page.write_text(PAGE.read_text().replace('"num_seeds", 5', '"num_seeds", 1'))
     shutil.copy(page, page.with_name("plot_twin.py"))
     run = build(copy)
     assert run.returncode == 0, run.stderr
