@@ -31,6 +31,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "figures",
     "page_frame",
+    "reading_order",
     "notebooks",
     "math_ml",
     "sitemap",
@@ -45,6 +46,13 @@ html_math_renderer = "mathml"
 # -- Gallery ---------------------------------------------------------------------------
 # https://sphinx-gallery.github.io/stable/configuration.html
 
+# The order in which pages are best read; those not named here follow, by name.
+reading_order = [
+    "plot_sgd_solvers",
+    "plot_stepsize_sensitivity",
+    "plot_interpolation",
+    "plot_jaxopt_to_optax",
+]
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",  # relative to docs/, the source folder
     "gallery_dirs": "auto_examples",
@@ -52,6 +60,8 @@ sphinx_gallery_conf = {
     # Code links to what is written in it, not to the class of its value.
     "inspect_global_variables": False,
     # Names rather than functions, so that Sphinx can pickle the configuration.
+    "within_subsection_order": "reading_order.place",
+    "minigallery_sort_order": "reading_order.place",
     "image_scrapers": ("figures.scrape",),
     "reset_modules": ("matplotlib", "page_warnings.as_errors", "page_frame.record"),
     "reset_modules_order": "both",

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from pathlib import Path, PurePath
 from threading import Thread
 from types import SimpleNamespace
 
@@ -116,6 +116,14 @@ def log():
     soup = BeautifulSoup(FLAGSHIP.read_text(), "html.parser")
     (output,) = soup.select(".sphx-glr-script-out pre")
     return output.get_text()
+
+
+def listed(file):
+    """Return the pages in the cards of an HTML file, and those in its navigation."""
+    soup = BeautifulSoup(file.read_text(), "html.parser")
+    places = ".sphx-glr-thumbcontainer a", ".bd-docs-nav a"
+    parts = [[link["href"] for link in soup.select(place)] for place in places]
+    return [[PurePath(x).stem for x in part if "plot_" in x] for part in parts]
 
 
 def check_html(*files):

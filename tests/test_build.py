@@ -12,7 +12,7 @@ import threading
 import check_inventories
 import pytest
 from bs4 import BeautifulSoup
-from conftest import PAGE, ROOT, check_html, run_script
+from conftest import PAGE, ROOT, check_html, listed, run_script
 
 # The build
 
@@ -47,10 +47,10 @@ def copy(tmp_path):
 def write_page(copy):
     """Write a short page, in the place of the flagship; return where it is built."""
 
-    def write(code=DRAW, block=BLOCK, text=""):
-        page = copy / f"examples/deep_learning/{PAGE.name}"
+    def write(code=DRAW, block=BLOCK, text="", name=PAGE.stem):
+        page = copy / f"examples/deep_learning/{name}.py"
         page.write_text(f'{block}"""\nTitle\n=====\n{text}\n"""\n{code}\n')
-        return copy / f"html/auto_examples/deep_learning/{PAGE.stem}.html"
+        return copy / f"html/auto_examples/deep_learning/{name}.html"
 
     return write
 
@@ -72,6 +72,21 @@ def test_two_pages_with_the_same_flags(copy):
     assert run.returncode == 0, run.stderr
     assert [image.stat().st_mtime_ns for image in images] == made
     assert "0 added, 0 changed, 0 removed" in run.stdout
+
+
+def test_a_new_page_is_listed_in_its_place(copy, write_page):
+    """On documents that were built before it, too."""
+    flagship, new = PAGE.stem, "plot_interpolation"
+    write_page(), write_page(name="plot_a_page_without_a_place")
+    for names in ([flagship], [flagship, new]):
+        html = write_page(name=names[-1])
+        run = build(copy)
+        assert run.returncode == 0, run.stderr
+        names.append("plot_a_page_without_a_place")
+        for home in ("index.html", "auto_examples/index.html"):
+            assert listed(copy / "html" / home) == [names, names]
+        # On a page, its own entry has no address.
+        assert listed(html.with_name(f"{names[-1]}.html")) == [[], names[:-1]]
 
 
 def test_a_build_without_plots_does_not_hide_a_later_one(copy, write_page):

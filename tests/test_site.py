@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import runpy
 import subprocess
 import sys
 from importlib import metadata
@@ -14,7 +15,16 @@ from xml.etree import ElementTree
 
 import pytest
 from bs4 import BeautifulSoup
-from conftest import FLAGSHIP, PAGE, ROOT, SITE, check_html, check_log, run_script
+from conftest import (
+    FLAGSHIP,
+    PAGE,
+    ROOT,
+    SITE,
+    check_html,
+    check_log,
+    listed,
+    run_script,
+)
 from packaging.requirements import Requirement
 from page_frame import read_block
 from PIL import Image
@@ -201,6 +211,15 @@ def test_numbers_of_the_figure(html, log):
         (points,) = (p for (_, line), p in list(series.items())[:2] if match[1] in line)
         _, _, low, high = points[int(match[2])]
         assert low - 1e-6 <= float(match[3]) <= high + 1e-6
+
+
+def test_pages_are_listed_in_the_order_of_the_configuration():
+    order = runpy.run_path(ROOT / "conf.py")["reading_order"]
+    names = {page.stem for page in PAGES}
+    expected = [name for name in order if name in names]
+    expected += sorted(names - set(order))
+    for file in ("index.html", "auto_examples/index.html"):
+        assert listed(SITE / file) == [expected, expected]
 
 
 def test_thumbnails_have_a_dark_twin():
