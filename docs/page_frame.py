@@ -97,6 +97,7 @@ def record(gallery_conf, fname, when):
         return
     import jax
 
+    # There is one, for names are unique.
     (page,) = Path(gallery_conf["src_dir"]).glob(f"auto_examples/*/{fname}")
     needs = map(Requirement, read_block(page)["dependencies"])
     names = [x.name for x in needs if not x.marker or x.marker.evaluate()]
@@ -184,12 +185,19 @@ def frame(app, docname, source):
 
 
 def check(app):
-    """Stop, before any page runs, at one that does not say what it requires."""
+    """Stop, before any page runs, at one that lacks requirements or a name of its own.
+
+    What is built from all pages lies in the same folders, named after them.
+    """
+    folders = {}
     for path in sorted(Path(app.confdir, "examples").glob("*/plot_*.py")):
         try:
             read_block(path)
         except ValueError as error:
             sys.exit(str(error))
+        folder = path.parent.name
+        if (other := folders.setdefault(path.name, folder)) != folder:
+            sys.exit(f"Two pages have the name {path.name}, in {other} and {folder}")
 
 
 def setup(app):

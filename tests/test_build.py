@@ -145,6 +145,17 @@ def test_a_page_without_requirements_fails_the_build(copy, write_page, block, re
     assert reason in line
 
 
+def test_two_pages_of_one_name_fail_the_build(copy, write_page):
+    write_page()
+    folder = copy / "examples/deep_learning"
+    shutil.copytree(folder, folder.with_name("convex"))
+    run = build(copy)
+    assert run.returncode != 0
+    reason = f"Two pages have the name {PAGE.name}, in convex and deep_learning"
+    assert run.stderr.splitlines() == [reason]
+    assert not (copy / "docs/auto_examples").exists()
+
+
 def test_quotes_in_titles_do_no_harm(copy, write_page):
     title, label = """Is "a" < 'b' & `c` |d|?""", """*one* `"two"` |three| <b>"""
     html = write_page(
