@@ -75,6 +75,11 @@ def across(ax):
     return next(filter(None, names), "x")
 
 
+def on_scale(axis):
+    """Return what to add to the name of ``axis``."""
+    return ", on a logarithmic scale" if axis.get_scale() == "log" else ""
+
+
 def describe(fig):
     """Return what ``fig`` shows as a list in rST, for those who cannot see it."""
     panels = {}
@@ -88,9 +93,9 @@ def describe(fig):
     items = []
     for ax, (start, stop, *texts) in panels.items():
         name = f"{ax.get_title()} {ax.get_ylabel()}".strip().capitalize()
-        scale = ", on a logarithmic scale" if ax.get_yscale() == "log" else ""
-        head = f"{escape(name)}{scale}, against {escape(across(ax))}"
-        items.append(f"- {head} {start:g} to {stop:g}: {'; '.join(texts)}.")
+        head = f"{escape(name)}{on_scale(ax.yaxis)}, against {escape(across(ax))} "
+        head += f"{start:g} to {stop:g}{on_scale(ax.xaxis)}"
+        items.append(f"- {head}: {'; '.join(texts)}.")
     return "\n".join(items)
 
 

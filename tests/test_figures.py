@@ -49,18 +49,22 @@ def test_a_band_for_some_lines_only_is_refused():
 
 
 def test_description_by_hand():
-    fig, (above, below) = plt.subplots(2, sharex=True)
+    fig, (above, below, beneath) = plt.subplots(3)
     above.plot([0, 5, 10], [3, 1, 2], label="up_")
     above.plot([0, 10], [5, 6], label="flat")
     below.plot([0, 10], [1, 100], label="down")
     below.fill_between([0, 10], [0.5, 90], [2, 110])
+    beneath.plot([1, 10], [2, 2], label="same")
     above.set(ylabel="gap")
     below.set(yscale="log", title="noisy_", xlabel="time_")
+    beneath.set(xscale="log", xlabel="rate", ylabel="loss")
     assert figures.describe(fig).splitlines() == [
         "- Gap, against time\\_ 0 to 10: up\\_ goes from 3 to 2, always between 1 and "
         "3; flat goes from 5 to 6, always between 5 and 6.",
         "- Noisy\\_, on a logarithmic scale, against time\\_ 0 to 10: down goes from 1 "
         "to 100, always between 1 and 100 (its band between 0.5 and 110).",
+        "- Loss, against rate 1 to 10, on a logarithmic scale: same goes from 2 to 2, "
+        "always between 2 and 2.",
     ]
     plt.close(fig)
 
