@@ -1,5 +1,6 @@
 """Show the figures of a page: light and dark, described, with their numbers."""
 
+import copy
 import csv
 import re
 from pathlib import Path
@@ -9,16 +10,18 @@ import numpy as np
 from docutils import nodes
 from matplotlib import colors
 from matplotlib.collections import Collection
+from matplotlib.legend import Legend
+from matplotlib.text import Text
 from PIL import Image
 from sphinx.transforms import SphinxTransform
 from sphinx.util import logging
 from sphinx.util.rst import escape
 from sphinx_gallery.directives import imgsgnode
-from sphinx_gallery.utils import scale_image
 
 logger = logging.getLogger(__name__)
 
 DPI = 100  # pixels of the page that an inch of a figure takes
+CARD_INCHES, CARD_DPI = (4, 2.8), 160  # twice the pixels that it takes at most
 # What is black and what is white in a light figure, in the colours of the dark theme.
 DARK_BLACK, DARK_WHITE = colors.to_rgb("#ced6dd"), colors.to_rgb("#121212")
 COLORS = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
@@ -130,6 +133,26 @@ def darken(fig):
         getattr(artist, setter)(color)
 
 
+def stripped(fig):
+    """Return a copy of ``fig`` with nothing but what it draws, for the card of a page.
+
+    A card is so small that nobody could read its text, or tell thin lines apart.
+    """
+    fig = copy.deepcopy(fig)
+    fig.set_size_inches(CARD_INCHES)
+    fig.legends.clear()  # an invisible one beside the panels would keep its place
+    for artist in [*fig.findobj(Text), *fig.findobj(Legend)]:
+        artist.set(visible=False, in_layout=False)
+    for ax in fig.axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_ticks([])
+            axis.set_ticks([], minor=True)
+        for line in ax.lines:
+            line.set_linewidth(1.5 * line.get_linewidth())
+    return fig
+
+
 def beside(path, suffix):
     """Return the path of the dark ("_dark") or dense ("_2x") image of one."""
     return path.with_stem(path.stem + suffix)
@@ -149,11 +172,10 @@ def save(fig, path, gallery_conf):
             darken(fig)
         fig.savefig(image, dpi=DPI)
         fig.savefig(beside(image, "_2x"), dpi=2 * DPI)
-    if path.stem.endswith("_001"):
-        # The light one is sphinx-gallery's.
-        thumbnail = path.parent / "thumb" / path.name.replace("_001", "_thumb_dark")
-        thumbnail.parent.mkdir(exist_ok=True)
-        scale_image(image, thumbnail, *gallery_conf["thumbnail_size"])
+        if path.stem.endswith("_001"):
+            # Beside the thumbnail that sphinx-gallery makes of the whole figure.
+            card = path.parent / "thumb" / image.name.replace("_001", "_card")
+            stripped(fig).savefig(card, dpi=CARD_DPI)
     source = Path(gallery_conf["src_dir"])
     return FIGURE.format(
         figure=path.relative_to(source).as_posix(),
@@ -177,7 +199,10 @@ def scrape(block, block_vars, gallery_conf):
 
 
 class DarkImages(SphinxTransform):
-    """Show the dark image in dark mode wherever a page shows one that has it."""
+    """Show the dark image in dark mode wherever a page shows one that has it.
+
+    Of a page, show the card, and not sphinx-gallery's thumbnail of its whole figure.
+    """
 
     default_priority = 500
 
@@ -188,6 +213,9 @@ class DarkImages(SphinxTransform):
             *self.document.findall(imgsgnode),
         ]
         for light in images:
+            card = light["uri"].replace("_thumb.png", "_card.png")
+            if Path(self.env.srcdir, card.lstrip("/")).exists():
+                light["uri"] = card
             path = Path(self.env.srcdir, light["uri"].lstrip("/"))
             if not path.exists():
                 continue

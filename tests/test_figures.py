@@ -1,13 +1,18 @@
 """What docs/figures.py reads in a figure, and how it darkens one."""
 
+import copy
+import io
+
 import figures
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib import colors
+from matplotlib.legend import Legend
 from matplotlib.spines import Spine
 from matplotlib.text import Text
+from PIL import Image
 from scipy.ndimage import uniform_filter1d
 
 DARK_PAGE = "#121212"
@@ -95,6 +100,77 @@ def test_figures_can_be_seen_in_both_modes(run):
         lines = [line.get_color() for ax in run.figure.axes for line in ax.lines]
         assert lines == before
         assert min(contrast(color, page) for color in lines) >= 3
+
+
+@pytest.fixture
+def figure():
+    """Draw a line in each of two panels, with text wherever there can be some."""
+    fig, axes = plt.subplots(2, layout="constrained")
+    for ax, color in zip(axes, ("tab:blue", "tab:red"), strict=True):
+        ax.plot([1, 2, 3, 4], [1, 9, 5, 7], color=color, label="a line")
+        ax.fill_between([1, 4], [1, 6], [2, 9], color=color, alpha=0.2)
+        ax.set(title="title", xlabel="x", ylabel="y", yscale="log")
+        ax.annotate("text", (2, 5))
+        ax.legend()
+    axes[0].grid()
+    fig.suptitle("suptitle")
+    fig.legend(loc="outside lower center")
+    yield fig
+    plt.close("all")
+
+
+def pixels(fig, **options):
+    """Return ``fig`` as it is saved: (height, width, 3)."""
+    file = io.BytesIO()
+    fig.savefig(file, **options)
+    return np.array(Image.open(file).convert("RGB"))
+
+
+def test_a_card_is_what_a_figure_draws(figure):
+    """Its lines in their places, thicker, and nothing beside its panels."""
+    card = figures.stripped(figure)
+    image = pixels(card, dpi=figures.CARD_DPI)
+    height, width, _ = image.shape
+    assert (height, width) == (448, 640)
+    assert not [x for x in card.findobj(Text) if x.get_visible() and x.get_text()]
+    assert not [x for x in card.findobj(Legend) if x.get_visible()]
+    scale = figures.CARD_DPI / card.dpi
+    rest = np.ones((height, width), bool)
+    for ax, other in zip(card.axes, figure.axes, strict=True):
+        assert (ax.get_xlim(), ax.get_ylim()) == (other.get_xlim(), other.get_ylim())
+        assert ax.lines[0].get_linewidth() > other.lines[0].get_linewidth()
+        for x, y in other.lines[0].get_xydata():
+            column, row = scale * ax.transData.transform((x, y))
+            color = image[int(height - row), int(column)] / 255
+            assert color == pytest.approx(
+                colors.to_rgb(ax.lines[0].get_color()), abs=0.02
+            )
+        (left, bottom), (right, top) = scale * ax.get_window_extent().get_points()
+        rows = slice(int(height - top) - 2, int(height - bottom) + 2)
+        rest[rows, int(left) - 2 : int(right) + 2] = False
+    assert rest.mean() < 0.1
+    assert np.all(image[rest] == 255)
+
+
+def test_cards_leave_the_figure_as_it_is(figure, tmp_path):
+    """They are drawn of the first figure of a page, whose images stay the same."""
+    (tmp_path / "thumb").mkdir()
+    light = pixels(figure, dpi=figures.DPI)
+    twin = copy.deepcopy(figure)
+    figures.darken(twin)
+    dark = pixels(twin, dpi=figures.DPI)
+    shown = copy.deepcopy(figure), copy.deepcopy(figure)
+    for number, fig in enumerate(shown, 1):
+        path = tmp_path / f"page_00{number}.png"
+        figures.save(fig, path, {"src_dir": tmp_path})
+        for mode, expected in (("", light), ("_dark", dark)):
+            image = Image.open(figures.beside(path, mode))
+            assert np.array_equal(image.convert("RGB"), expected)
+    cards = sorted((tmp_path / "thumb").iterdir())
+    assert [card.name for card in cards] == ["page_card.png", "page_card_dark.png"]
+    for card, fig in zip(cards, (figure, twin), strict=True):
+        expected = pixels(figures.stripped(fig), dpi=figures.CARD_DPI)
+        assert np.array_equal(Image.open(card).convert("RGB"), expected)
 
 
 def test_figures_can_be_read(run):

@@ -13,6 +13,8 @@ from importlib import metadata
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 from conftest import (
@@ -222,7 +224,7 @@ def test_pages_are_listed_in_the_order_of_the_configuration():
         assert listed(SITE / file) == [expected, expected]
 
 
-def test_thumbnails_have_a_dark_twin():
+def test_cards_have_a_dark_twin():
     for page in ("index.html", "auto_examples/index.html"):
         soup = BeautifulSoup((SITE / page).read_text(), "html.parser")
         images = soup.select(".sphx-glr-thumbcontainer img")
@@ -238,6 +240,59 @@ def test_thumbnails_have_a_dark_twin():
                 assert max(opaque) - min(opaque) > 100
                 shades.append(sorted(opaque)[len(opaque) // 2])
             assert shades[0] > 200 and shades[1] < 60
+
+
+def shape(image):
+    """Return where ``image`` has colours, cut to these, as a vector of 40 x 30."""
+    colourful = np.ptp(np.array(image.convert("RGB"), int), axis=2) > 20
+    image = Image.fromarray(colourful)
+    image = image.crop(image.getbbox()).convert("F")
+    return np.array(image.resize((40, 30), Image.Resampling.BOX)).ravel()
+
+
+def drawings(page):
+    """Draw the numbers of the first figure on ``page``, panels stacked or in a row."""
+    soup = BeautifulSoup(page.read_text(), "html.parser")
+    link = soup.select_one(".figure-description a.download")
+    with (page.parent / link["href"]).open(newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    panels = {panel: {} for panel, *_ in rows}
+    for panel, line, *numbers in rows:
+        panels[panel].setdefault(line, []).append([float(x) for x in numbers])
+    texts = soup.select_one(".figure-description").select("li")
+    for grid in ((len(panels), 1), (1, len(panels))):
+        fig, axes = plt.subplots(*grid, squeeze=False, layout="constrained")
+        for ax, text, lines in zip(axes.flat, texts, panels.values(), strict=True):
+            axes_names = text.get_text().partition(":")[0].split(", against ")
+            y, x = ("log" if "logarithmic" in x else "linear" for x in axes_names)
+            ax.set(xscale=x, yscale=y)
+            ax.set_axis_off()
+            for points in lines.values():
+                x, y, lowest, highest = np.transpose(points)
+                ax.plot(x, y, "red", linewidth=4)
+                ax.fill_between(x, lowest, highest, color="red", alpha=0.2)
+        fig.canvas.draw()
+        yield Image.fromarray(np.array(fig.canvas.buffer_rgba()))
+        plt.close(fig)
+
+
+def test_cards_are_of_the_numbers_of_their_pages():
+    """As far as 40 x 30 pixels show; and so they tell pages apart."""
+    soup = BeautifulSoup((SITE / "index.html").read_text(), "html.parser")
+    cards, drawn = {}, {}
+    for card in soup.select(".sphx-glr-thumbcontainer"):
+        page = SITE / card.a["href"].partition("#")[0]
+        with Image.open(SITE / card.img["src"]) as image:
+            cards[page] = shape(image)
+        drawn[page] = [shape(drawing) for drawing in drawings(page)]
+    assert len(cards) == len(PAGES)
+    for page, card in cards.items():
+        match = {
+            other: max(np.corrcoef(card, drawing)[0, 1] for drawing in others)
+            for other, others in drawn.items()
+        }
+        assert match.pop(page) > 0.7, page
+        assert all(value < 0.5 for value in match.values()), (page, match)
 
 
 # Its links
