@@ -1,4 +1,4 @@
-"""What all tests share: the repository, the page, and small data to run it on."""
+"""What all tests share: the repository, its pages, and small data to run them on."""
 
 import contextlib
 import importlib.util
@@ -23,9 +23,13 @@ from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "examples/deep_learning/plot_sgd_solvers.py"
+PAGES = sorted((ROOT / "examples").glob("*/plot_*.py"))
 SITE = ROOT / "docs/_build/html"
-FLAGSHIP = SITE / "auto_examples/deep_learning/plot_sgd_solvers.html"
+# All that the site has, without what the theme brings.
+HTML = sorted(file for file in SITE.rglob("*.html") if "_static" not in file.parts)
+
+# The flagship, the first page, and its solvers.
+PAGE = ROOT / "examples/deep_learning/plot_sgd_solvers.py"
 SOLVERS = ["Polyak SGD", "Armijo SGD", "RMSProp", "SGD"]
 
 # Children that work on the real data get the environment as it came; this process, and
@@ -78,13 +82,18 @@ def small_data():
     SMALL_DATA_DIR.cleanup()
 
 
-@pytest.fixture(scope="session")
-def page():
-    """Import the flagship page as a module."""
-    spec = importlib.util.spec_from_file_location("page", PAGE)
+def load(script):
+    """Import a page as a module."""
+    spec = importlib.util.spec_from_file_location("page", script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def page():
+    """Return the flagship as a module."""
+    return load(PAGE)
 
 
 @pytest.fixture(scope="session")
@@ -109,13 +118,53 @@ def run_script(*arguments, env=REAL_DATA, cwd=None):
     return subprocess.run(command, env=env, cwd=cwd, text=True, capture_output=True)
 
 
-@pytest.fixture(scope="session")
-def log():
-    """Return the log on the flagship."""
-    assert FLAGSHIP.exists(), "the site is not built: make html"
-    soup = BeautifulSoup(FLAGSHIP.read_text(), "html.parser")
-    (output,) = soup.select(".sphx-glr-script-out pre")
-    return output.get_text()
+# Every page
+
+
+@pytest.fixture(scope="module", params=PAGES, ids=lambda page: page.stem)
+def script(request):
+    """Return each page, so that a test which takes this, or what follows, is of all."""
+    return request.param
+
+
+# A test of the flagship alone.
+flagship = pytest.mark.parametrize("script", [PAGE], ids=["flagship"], indirect=True)
+
+
+def built(script):
+    """Return the file that a page is on the site."""
+    return SITE / "auto_examples" / script.parent.name / f"{script.stem}.html"
+
+
+@pytest.fixture(scope="module")
+def soup(script):
+    """Return the HTML of a page."""
+    assert built(script).exists(), "the site is not built: make html"
+    return BeautifulSoup(built(script).read_text(), "html.parser")
+
+
+@pytest.fixture(scope="module")
+def log(soup):
+    """Return all that a page printed."""
+    return "".join(x.get_text() for x in soup.select(".sphx-glr-script-out pre"))
+
+
+def without_times(log):
+    """Return the lines of ``log``, without times and without empty ones.
+
+    A time is a number with its unit behind it, or above it: at the end of a line that
+    is as long as the one above, which ends in the unit.
+    """
+    lines, width = [], None
+    for line in filter(str.strip, log.splitlines()):
+        if line.endswith(" ms"):
+            width = len(line)
+        elif len(line) == width:
+            line = re.sub(r" *[\d.]+$", "", line)
+        else:
+            width = None
+        lines.append(re.sub(r" *\b\d+(\.\d+)? ?m?s\b", "", line))
+    return lines
 
 
 def listed(file):
@@ -235,21 +284,20 @@ def download(link, folder):
     return file
 
 
-@pytest.fixture(scope="session")
-def downloads(browser_or_none, site_url, tmp_path_factory):
-    """Return the files that a reader gets from the flagship, by their ending.
+@pytest.fixture(scope="module")
+def downloads(script, soup, browser_or_none, site_url, tmp_path_factory):
+    """Return the files that a reader gets from a page, by their ending.
 
     Without a browser, they are the files to which the links point.
     """
     selector = ".page-box a.download, .sphx-glr-download a.download"
     if browser_or_none is None:
-        soup = BeautifulSoup(FLAGSHIP.read_text(), "html.parser")
         links = soup.select(selector)
-        files = [(FLAGSHIP.parent / link["href"]).resolve() for link in links]
+        files = [(built(script).parent / link["href"]).resolve() for link in links]
     else:
-        page = browser_or_none.new_page()
-        page.goto(f"{site_url}/{FLAGSHIP.relative_to(SITE).as_posix()}")
+        tab = browser_or_none.new_page()
+        tab.goto(f"{site_url}/{built(script).relative_to(SITE).as_posix()}")
         folder = tmp_path_factory.mktemp("downloads")
-        files = [download(link, folder) for link in page.locator(selector).all()]
-        page.close()
+        files = [download(link, folder) for link in tab.locator(selector).all()]
+        tab.close()
     return {file.suffix: file for file in files}

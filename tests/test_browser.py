@@ -1,20 +1,25 @@
 """The built site in a browser: what readers see, hear, click on and get."""
 
 import io
+import re
 from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import FLAGSHIP, ROOT, SITE, download
+from bs4 import BeautifulSoup
+from conftest import HTML, PAGE, PAGES, ROOT, SITE, built, download
 from PIL import Image, ImageStat
 
-PAGES = sorted(
-    page.relative_to(SITE).as_posix()
-    for page in SITE.rglob("*.html")
-    if "_static" not in page.parts
-)
-PLOT = FLAGSHIP.relative_to(SITE).as_posix()
-WITH_IMAGES = ["index.html", "auto_examples/index.html", PLOT]
+
+def path_of(file):
+    """Return the path of a file in the address of the site."""
+    return file.relative_to(SITE).as_posix()
+
+
+PATHS = list(map(path_of, HTML))
+PLOT = path_of(built(PAGE))
+PLOTS = [path_of(built(page)) for page in PAGES]
+WITH_IMAGES = ["index.html", "auto_examples/index.html", *PLOTS]
 MODES = ["light", "dark"]
 WIDTHS = [1280, 375]  # a laptop, a phone
 
@@ -98,13 +103,13 @@ def show_images(page):
 
 def test_the_site_is_built():
     """No page would be no test below."""
-    assert {"index.html", "search.html", "404.html", PLOT} <= set(PAGES)
+    assert {"index.html", "search.html", "404.html", *PLOTS} <= set(PATHS)
 
 
 # Every page
 
 
-@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("path", PATHS)
 def test_page(path, context, site_url):
     """Accessible, whole, not wider than the window, and nothing goes wrong."""
     page = context.new_page()
@@ -147,25 +152,29 @@ def test_a_missing_page(page, site_url):
 # The parts of a page
 
 
-def test_the_log_is_shown_whole(browser, site_url, width):
+@pytest.mark.parametrize("path", PLOTS)
+def test_the_log_is_shown_whole(browser, site_url, width, path):
     """No part of it is scrolled to, and no line wraps."""
     with browser.new_context(**options(width=width)) as context:
         page = context.new_page()
-        page.goto(f"{site_url}/{PLOT}")
-        log = page.locator(".sphx-glr-script-out pre")
-        lines = log.inner_text().splitlines()
-        for box in (log, page.locator(".sphx-glr-script-out .highlight")):
+        page.goto(f"{site_url}/{path}")
+        boxes = ".sphx-glr-script-out pre, .sphx-glr-script-out .highlight"
+        for box in page.locator(boxes).all():
             seen, all_of_it = box.evaluate("""box => [
                 [box.clientWidth, box.clientHeight], [box.scrollWidth, box.scrollHeight]
             ]""")
             assert seen == all_of_it
-        tops = log.evaluate("""log => {
-            const range = document.createRange();
-            range.selectNodeContents(log);
-            const parts = [...range.getClientRects()].filter(part => part.width);
-            return [...new Set(parts.map(part => Math.round(part.top)))];
-        }""")
-        assert len(tops) == len([line for line in lines if line]) > 30
+        logs = page.locator(".sphx-glr-script-out pre").all()
+        assert logs
+        for log in logs:
+            tops = log.evaluate("""log => {
+                const range = document.createRange();
+                range.selectNodeContents(log);
+                const parts = [...range.getClientRects()].filter(part => part.width);
+                return [...new Set(parts.map(part => Math.round(part.top)))];
+            }""")
+            lines = log.inner_text().splitlines()
+            assert len(tops) == len([line for line in lines if line]) > 0
 
 
 def test_mathematics(page, site_url):
@@ -222,17 +231,18 @@ def test_dark_mode_changes_the_images(browser, site_url, mode, path):
         check_twins(page, other)
 
 
-@pytest.mark.parametrize("path", ["index.html", PLOT])
-@pytest.mark.parametrize("scale, ending", [(1, "_001.png"), (2, "_001_2x.png")])
-def test_sharp_screens_get_a_sharp_figure(browser, site_url, path, scale, ending):
+@pytest.mark.parametrize("path", ["index.html", *PLOTS])
+@pytest.mark.parametrize("scale, name", [(1, r"_\d{3}\.png"), (2, r"_\d{3}_2x\.png")])
+def test_sharp_screens_get_sharp_figures(browser, site_url, path, scale, name):
     with browser.new_context(**options(device_scale_factor=scale)) as context:
         page = context.new_page()
         names = requested_images(page)
         page.goto(f"{site_url}/{path}")
         assert not show_images(page)
-        figure = page.locator("article img.sphx-glr-single-img:visible")
-        assert figure.evaluate("image => image.currentSrc").endswith(ending)
-        assert len([name for name in names if "_001" in name]) == 1
+        figures = page.locator("article img.sphx-glr-single-img:visible").all()
+        for figure in figures:
+            assert re.search(f"{name}$", figure.evaluate("image => image.currentSrc"))
+        assert len([x for x in names if "_card" not in x]) == len(figures) > 0
 
 
 @pytest.mark.parametrize("path", WITH_IMAGES)
@@ -271,39 +281,38 @@ def test_images_keep_their_place(browser, site_url, width, path):
 # What readers do
 
 
-@pytest.mark.parametrize(
-    "selector, names",
-    [
-        (".page-box a.download", ["{}.py", "{}.ipynb"]),
-        (".sphx-glr-download a.download", ["{}.ipynb", "{}.py"]),
-        (".figure-description a.download", ["images/sphx_glr_{}_001.csv"]),
-    ],
-    ids=["box", "foot", "figure"],
-)
-def test_downloads(page, site_url, selector, names, tmp_path):
+@pytest.mark.parametrize("path", PLOTS)
+def test_downloads(page, site_url, path, tmp_path):
     """A click brings what the build made, byte by byte."""
-    page.goto(f"{site_url}/{PLOT}")
-    links = page.locator(selector)
-    if not links.first.is_visible():
-        page.locator("summary", has_text="What the figure shows").click()
-    built = ROOT / "docs/auto_examples/deep_learning"
-    for link, name in zip(links.all(), names, strict=True):
-        file = built / name.format(FLAGSHIP.stem)
-        got = download(link, tmp_path)
-        assert got.name == file.name
-        assert got.read_bytes() == file.read_bytes()
+    page.goto(f"{site_url}/{path}")
+    for summary in page.locator("summary", has_text="What the figure shows").all():
+        summary.click()
+    script = (ROOT / "docs" / path).with_suffix(".py")
+    notebook, images = script.with_suffix(".ipynb"), script.parent / "images"
+    for selector, files in {
+        ".page-box a.download": [script, notebook],
+        ".sphx-glr-download a.download": [notebook, script],
+        ".figure-description a.download": sorted(images.glob(f"*{script.stem}_*.csv")),
+    }.items():
+        for link, file in zip(page.locator(selector).all(), files, strict=True):
+            got = download(link, tmp_path)
+            assert got.name == file.name
+            assert got.read_bytes() == file.read_bytes()
 
 
-def test_search(page, site_url):
-    """By keyboard, from the first page to the flagship."""
+@pytest.mark.parametrize("path", PLOTS)
+def test_search(page, site_url, path):
+    """By keyboard, from the home page to a page by the longest word of its title."""
+    title = BeautifulSoup((SITE / path).read_text(), "html.parser").h1
+    word = max(re.findall(r"\w+", title.find(string=True)), key=len)
     page.goto(f"{site_url}/index.html")
     page.keyboard.press("Control+K")
-    page.keyboard.type("Armijo")
+    page.keyboard.type(word)
     page.keyboard.press("Enter")
-    page.wait_for_url("**/search.html?q=Armijo")
-    page.locator(f"#search-results a[href*='{PLOT}']").first.click()
+    page.wait_for_url(f"**/search.html?q={word}")
+    page.locator(f"#search-results a[href*='{path}']").first.click()
     page.wait_for_load_state()
-    assert urlsplit(page.url).path == f"/{PLOT}"
+    assert urlsplit(page.url).path == f"/{path}"
 
 
 @pytest.mark.parametrize(

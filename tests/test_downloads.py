@@ -12,17 +12,11 @@ from pathlib import PurePath
 
 import nbformat
 import pytest
-from conftest import PAGE, REAL_DATA, SITE, run_script
+from conftest import REAL_DATA, built, flagship, run_script, without_times
 from nbclient import NotebookClient
 from notebooks import install_cell, module_of
 from page_frame import read_block
-from PIL import Image
 from sphinx_gallery.py_source_parser import split_code_and_text_blocks
-
-
-def without_times(log):
-    """Return the lines of log and table without times, which end their lines."""
-    return re.sub(r" +\d+\.\d\ds?$", "", log.strip(), flags=re.MULTILINE).splitlines()
 
 
 @pytest.fixture
@@ -33,38 +27,46 @@ def notebook(downloads):
 # The script
 
 
-def test_the_script_is_the_source(downloads):
+def test_the_script_is_the_source(script, downloads):
     assert set(downloads) == {".py", ".ipynb"}
-    assert downloads[".py"].read_bytes() == PAGE.read_bytes()
+    assert downloads[".py"].read_bytes() == script.read_bytes()
 
 
-def test_the_script_runs_from_an_empty_folder(downloads, log, tmp_path):
+def test_times_are_left_out_and_nothing_else():
+    log = "two 0.50\ntook 1.23s, or 3 ms, at 0.5\n\na       ms\nb     1.23\nc 0.50\n"
+    lines = ["two 0.50", "took, or, at 0.5", "a       ms", "b", "c 0.50"]
+    assert without_times(log) == lines
+
+
+def test_the_script_runs_from_an_empty_folder(script, downloads, log, tmp_path):
     shutil.copy(downloads[".py"], tmp_path)
-    run = run_script(PAGE.name, cwd=tmp_path)
+    run = run_script(script.name, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert without_times(run.stdout) == without_times(log)
 
 
-def test_the_requirements_are_what_the_script_imports():
-    """And what its imports need without saying so."""
+def test_the_requirements_are_what_the_script_imports(script):
+    """And what its imports need without saying so; nothing is of this repository."""
     imports = set()
-    for node in ast.walk(ast.parse(PAGE.read_text())):
+    for node in ast.walk(ast.parse(script.read_text())):
         if isinstance(node, ast.Import):
             imports |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             imports.add(node.module.partition(".")[0])
-    modules = set(map(module_of, read_block(PAGE)["dependencies"]))
-    undeclared = {"importlib_resources", "tensorflow"}  # by tensorflow-datasets
-    assert modules == imports - sys.stdlib_module_names | undeclared
+    if "tensorflow_datasets" in imports:
+        imports |= {"importlib_resources", "tensorflow"}
+    modules = set(map(module_of, read_block(script)["dependencies"]))
+    assert modules == imports - sys.stdlib_module_names
 
 
-def test_uv_runs_the_script_with_nothing_else(downloads, tmp_path):
+@flagship
+def test_uv_runs_the_script_with_nothing_else(script, downloads, tmp_path):
     """In an environment that uv makes from the block in the script."""
     shutil.copy(downloads[".py"], tmp_path)
     uv = shutil.which("uv", path=str(PurePath(sys.executable).parent))
     flags = ["--num_seeds=1", "--maxiter=20"]
     run = subprocess.run(
-        [uv, "run", "--python", sys.executable, PAGE.name, *flags],
+        [uv, "run", "--python", sys.executable, script.name, *flags],
         cwd=tmp_path,
         env=REAL_DATA,
         text=True,
@@ -88,28 +90,37 @@ def test_the_notebook_is_of_the_current_format(notebook):
     assert len(set(ids)) == len(ids)
 
 
-def test_the_notebook_has_the_code_of_the_script(notebook):
+def test_the_notebook_has_the_code_of_the_script(script, notebook):
     install, *cells = [x.source for x in notebook.cells if x.cell_type == "code"]
-    assert install == install_cell(PAGE)
-    _, blocks = split_code_and_text_blocks(PAGE)
+    assert install == install_cell(script)
+    _, blocks = split_code_and_text_blocks(script)
     sources = [block.content.strip() for block in blocks if block.type == "code"]
     assert cells == sources
 
 
-def test_the_notebook_has_the_text_in_markdown(notebook):
-    text = "\n".join(x.source for x in notebook.cells if x.cell_type == "markdown")
-    assert text.startswith("# Comparison of different SGD algorithms\n")
+def text_of(notebook):
+    return "\n".join(x.source for x in notebook.cells if x.cell_type == "markdown")
+
+
+def test_the_notebook_has_the_text_in_markdown(soup, notebook):
+    text = text_of(notebook)
     for raw in (r":\w+:`", r"``", r"`_", r"^\.\. ", r"\]_", r"^[=-]{4,}$"):
         assert not re.search(raw, text, re.MULTILINE), raw
+    # Neither box, nor foot, nor the description of a figure.
+    for frame in ("Run this page", "What the figure shows", "How this page was made"):
+        assert frame not in text
+    titles = [title.find(string=True) for title in soup.article.select("h1, h2")]
+    assert re.findall("^##? (.*)", text, re.MULTILINE) == titles
+    assert text.startswith(f"# {titles[0]}\n")
+
+
+@flagship
+def test_the_notebook_of_the_flagship_has_links_and_mathematics(notebook):
+    text = text_of(notebook)
     address = r"https://jaxopt\.github\.io/\S+jaxopt\.PolyakSGD"
     assert re.search(rf"\[.?Polyak SGD.?\]\({address}\)", text)
     assert r"$f / \|\nabla f\|^2$" in text
     assert "[arXiv:2002.10542](https://arxiv.org/abs/2002.10542)" in text
-    # Neither box, nor foot, nor the description of the figure.
-    for frame in ("Run this page", "What the figure shows", "How this page was made"):
-        assert frame not in text
-    titles = re.findall("^## (.*)", text, re.MULTILINE)
-    assert titles[0] == "Settings" and titles[-1] == "Discussion"
 
 
 def words(text):
@@ -118,30 +129,46 @@ def words(text):
     return re.findall(r"[a-z]+", text.lower())
 
 
-def test_the_notebook_has_every_word(notebook):
-    _, blocks = split_code_and_text_blocks(PAGE)
+def test_the_notebook_has_every_word(script, notebook):
+    _, blocks = split_code_and_text_blocks(script)
     texts = [block.content for block in blocks if block.type == "text"]
     cells = [x.source for x in notebook.cells if x.cell_type == "markdown"]
     for text, cell in zip(texts, cells, strict=True):
         assert words(text) == words(cell)
 
 
-def test_the_notebook_has_the_output_of_the_page(notebook, log):
-    *_, last = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert not [x for x in notebook.cells if x is not last and x.get("outputs")]
-    drawn, printed = last.outputs
-    dense = SITE / f"_images/sphx_glr_{PAGE.stem}_001_2x.png"
-    assert base64.b64decode(drawn.data["image/png"]) == dense.read_bytes()
-    with Image.open(dense) as image:
-        width, height = image.size
-    size = {"width": width // 2, "height": height // 2}
-    assert drawn.metadata["image/png"] == size
-    assert printed.text.strip() == log.strip()
-    assert set(drawn.data) == {"image/png", "text/plain"}
+def test_the_notebook_has_the_output_of_the_page(script, soup, notebook):
+    """In the same order after the same cells, each figure with its size."""
+    expected = []
+    figure, log = "img.sphx-glr-single-img.only-light", ".sphx-glr-script-out"
+    for tag in soup.article.select(f".highlight-Python, {figure}, {log}"):
+        if "highlight-Python" in tag["class"]:
+            expected.append([])
+        elif tag.name == "img":
+            link = tag["srcset"].split(", ")[1].removesuffix(" 2x")
+            png = (built(script).parent / link).read_bytes()
+            size = {name: int(tag[name]) for name in ("width", "height")}
+            expected[-1].append((png, size))
+        else:
+            expected[-1].append(tag.pre.get_text().strip())
+    outputs = []
+    install, *cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in cells:
+        outputs.append([])
+        for output in cell.outputs:
+            if output.output_type == "stream":
+                outputs[-1].append(output.text.strip())
+            else:
+                assert set(output.data) == {"image/png", "text/plain"}
+                png = base64.b64decode(output.data["image/png"])
+                outputs[-1].append((png, output.metadata["image/png"]))
+    assert outputs == expected
+    assert not install.outputs
 
 
-def test_the_notebook_runs_and_runs_again(notebook, log, tmp_path):
+def test_the_notebook_runs_and_runs_again(soup, notebook, log, tmp_path):
     """Unmodified in a fresh kernel; then every cell once more in the same one."""
+    figures = soup.select("img.sphx-glr-single-img.only-light")
     client = NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}})
     # A kernel chooses its own way to draw.
     with client.setup_kernel(env={**REAL_DATA, "MPLBACKEND": ""}):
@@ -152,7 +179,7 @@ def test_the_notebook_runs_and_runs_again(notebook, log, tmp_path):
             printed = [o for o in outputs if o.get("name") == "stdout"]
             drawn = [o for o in outputs if "image/png" in o.get("data", ())]
             assert without_times("".join(o.text for o in printed)) == without_times(log)
-            assert len(drawn) == 1
+            assert len(drawn) == len(figures)
             assert not [o for o in outputs if o.output_type == "execute_result"]
 
 
