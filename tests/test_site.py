@@ -221,12 +221,11 @@ def test_numbers_of_the_figures(script, html):
                 assert text in item
 
 
-def test_references_lead_to_what_they_name(html):
+def test_references_have_links(html):
     references = html.select("aside.footnote")
     assert references
     for reference in references:
-        address = reference.select_one("a.external")["href"]
-        assert re.match(r"https://(arxiv\.org/abs|doi\.org)/", address)
+        assert reference.select_one("a.external[href^='https://']"), reference
 
 
 def test_open_graph(script, soup):
