@@ -1,0 +1,435 @@
+# SPDX-License-Identifier: Apache-2.0
+# /// script
+# requires-python = ">=3.11,<3.14"
+# dependencies = ["absl-py", "flax", "importlib_resources", "jax", "jaxopt",
+#   "matplotlib", "numpy", "optax", "tensorflow-datasets",
+#   "tensorflow-cpu; platform_machine == 'x86_64'",
+#   "tensorflow; platform_machine != 'x86_64'"]
+# ///
+"""
+Moving from JAXopt to Optax
+===========================
+JAXopt is no longer maintained. What in Optax makes the same steps as its stochastic
+solvers do? Each row here is run, both sides on the network and the minibatches of
+:doc:`the first page <plot_sgd_solvers>`:
+
+- :class:`jaxopt.PolyakSGD` [1]_ becomes :func:`optax.polyak_sgd`, also as ``SPS+`` and
+  with momentum;
+- :class:`jaxopt.ArmijoSGD` [2]_ becomes :func:`optax.scale_by_backtracking_linesearch`
+  after :func:`optax.sgd`, but for ``reset_option="goldstein"``, which this page adds;
+- :class:`jaxopt.OptaxSolver` becomes a loop over what it wraps.
+
+That two runs agree to the last digit holds for jitted updates, on one machine.
+"""
+
+# %%
+# Settings
+# --------
+# As on :doc:`the first page <plot_sgd_solvers>`, they are flags.
+import sys
+from functools import partial
+
+from absl import flags
+
+FLAGS = flags.FlagValues()
+number = partial(flags.DEFINE_float, flag_values=FLAGS)
+integer = partial(flags.DEFINE_integer, flag_values=FLAGS)
+_ = integer("num_seeds", 3, "runs of each solver", 1, 20)
+_ = integer("maxiter", 20, "last iteration, counted from 0", 0, 2_000)
+_ = integer("batch_size", 128, "examples in a minibatch", 1, 1_000)
+_ = integer("net_width", 4, "width multiplier of the network", 1, 100)
+_ = number("max_stepsize", 1.0, "cap of Polyak SGD and Armijo SGD", 1e-6, 1.0)
+_ = number("aggressiveness", 0.9, "of the line search of Armijo SGD", 1e-6, 0.999)
+
+
+# %%
+# A notebook's arguments are for its kernel, so there the defaults hold.
+def parse(argv):
+    """Return the settings in ``argv``, or exit with one line on what is wrong."""
+    FLAGS.unparse_flags()
+    if "--help" in argv:
+        sys.exit(print(FLAGS))
+    try:
+        wrong = [f"unexpected argument {word}" for word in FLAGS(argv)[1:]]
+        values = FLAGS.flag_values_dict().items()
+        wrong += [f"flag --{name}=nan is not a number" for name, x in values if x != x]
+    except flags.Error as error:
+        wrong = [error]
+    return sys.exit(f"{wrong[0]} (see --help)") if wrong else FLAGS
+
+
+ARGV = sys.argv[:1] if "get_ipython" in globals() else sys.argv
+if __name__ == "__main__":
+    parse(ARGV)
+
+from concurrent.futures import ThreadPoolExecutor
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import jaxopt
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+import tensorflow_datasets as tfds
+
+
+# %%
+# Data and model
+# --------------
+# Both are those of :doc:`the first page <plot_sgd_solvers>`, which explains them.
+def draw_minibatches(examples, settings, seed):
+    """Return maxiter + 2 pairs (images, labels).
+
+    Images are uint8 (batch_size, height, width, channels), labels int64 (batch_size,).
+    """
+    examples = examples.repeat().shuffle(10 * settings.batch_size, seed=seed)
+    minibatches = examples.batch(settings.batch_size).take(settings.maxiter + 2)
+    return list(tfds.as_numpy(minibatches))
+
+
+class CNN(nn.Module):
+    """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
+
+    net_width: int
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images):
+        x = images.T / 255
+        for features in (self.net_width, 2 * self.net_width):
+            width, height = x.shape[1:3]
+            x = jnp.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+            x = jnp.concatenate([x[:, i : i + width] for i in range(3)])
+            x = jnp.concatenate([x[:, :, i : i + height] for i in range(3)])
+            x = nn.Einsum((len(x), features), "cn,cf->fn")(x.reshape(len(x), -1))
+            x = nn.relu(x.reshape(features, width, height, -1))
+            x = sum(x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)) / 4
+        x = nn.relu(nn.Dense(4 * self.net_width)(x.reshape(-1, len(images)).T))
+        return nn.Dense(self.num_classes)(x)
+
+
+def mean_loss(net, params, images, labels):
+    """Return the mean multiclass logistic loss of a minibatch."""
+    logits = net.apply(params, images)
+    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+# %%
+# The loop
+# --------
+# A solver of JAXopt knows the loss, and its ``update`` computes the gradient. In Optax
+# the loop does that. Side by side:
+#
+# .. container:: side-by-side
+#
+#    .. code-block:: python
+#
+#       # JAXopt
+#       solver = jaxopt.PolyakSGD(fun, max_stepsize=1.0)
+#       state = solver.init_state(params, *minibatches[0])
+#       update = jax.jit(solver.update)
+#
+#       for minibatch in minibatches:
+#           params, state = update(params, state, *minibatch)
+#
+#    .. code-block:: python
+#
+#       # Optax
+#       solver = optax.polyak_sgd(max_learning_rate=1.0)
+#       state = solver.init(params)
+#
+#       @jax.jit
+#       def update(params, state, *minibatch):
+#           value, grad = jax.value_and_grad(fun)(params, *minibatch)
+#           updates, state = solver.update(grad, state, params, value=value)
+#           return optax.apply_updates(params, updates), state
+#
+#       for minibatch in minibatches:
+#           params, state = update(params, state, *minibatch)
+#
+# A Polyak step asks for the value, a line search also for the gradient and for the loss
+# as a function. An update that serves every transformation offers all three:
+def make_update(fun, solver):
+    """Return the jitted ``update(params, state, *minibatch)`` of a transformation."""
+    solver = optax.with_extra_args_support(solver)
+
+    @jax.jit
+    def update(params, state, *minibatch):
+        def value_fn(params):
+            return fun(params, *minibatch)
+
+        value, grad = jax.value_and_grad(value_fn)(params)
+        extra = {"value": value, "grad": grad, "value_fn": value_fn}
+        updates, state = solver.update(grad, state, params, **extra)
+        return optax.apply_updates(params, updates), state
+
+    return update
+
+
+# %%
+# Goldstein's rule
+# ----------------
+# JAXopt's third reset option keeps a step size until it is wrong: it shrinks one after
+# which the loss has not decreased enough, and grows one after which it has decreased by
+# nearly all that the gradient promises. Optax lacks it. Its search, and around that a
+# transformation, whose state is the step size:
+def search_goldstein(trial, rate, value, slope, slope_rtol, cap, maxls):
+    """Return the step size that suits ``trial(rate)``, the loss after such a step.
+
+    ``value`` is the loss before it, ``slope`` the squared norm of the gradient.
+    """
+
+    def scale_if(wrong, factor, rate, loss):
+        new = jnp.minimum(factor * rate, cap)
+        return jax.lax.cond(wrong, lambda: (new, trial(new)), lambda: (rate, loss))
+
+    def body(carry):
+        rate, loss, _, count = carry
+        eps = jnp.finfo(loss.dtype).eps
+        long = rate * slope_rtol * slope > value - loss + eps
+        rate, loss = scale_if(long, 0.8, rate, loss)
+        short = loss < value - rate * (1 - slope_rtol) * slope
+        rate, loss = scale_if(short, 1.5, rate, loss)
+        return rate, loss, long | short, count + 1
+
+    start = rate, trial(rate), True, 0
+    return jax.lax.while_loop(lambda x: x[2] & (x[3] < maxls), body, start)[0]
+
+
+# %%
+# It goes where ``optax.scale_by_backtracking_linesearch`` would, with its arguments.
+def scale_by_goldstein(maxls, slope_rtol, max_learning_rate):
+    """Return ``jaxopt.ArmijoSGD(reset_option="goldstein")`` as a transformation."""
+
+    def init(params):
+        return jnp.array(max_learning_rate, optax.tree.dtype(params))
+
+    def update(updates, rate, params, *, value, grad, value_fn, **_):
+        def trial(rate):
+            return value_fn(optax.tree.add_scale(params, rate, updates))
+
+        slope = optax.tree.norm(grad, squared=True)
+        search = partial(search_goldstein, cap=max_learning_rate, maxls=maxls)
+        rate = search(trial, rate, value, slope, slope_rtol)
+        return optax.tree.scale(rate, updates), rate
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+# %%
+# Solvers
+# -------
+# A row is an entry: what JAXopt has, and what takes its place in Optax.
+def make_pairs(fun, cap):
+    """Return {row: (solver, transformation)} of all but the line searches."""
+    return {
+        "PolyakSGD": (
+            jaxopt.PolyakSGD(fun, max_stepsize=cap, delta=1e-3, fun_min=0.1),
+            optax.polyak_sgd(max_learning_rate=cap, eps=1e-3, f_min=0.1),
+        ),
+        "PolyakSGD, SPS+": (
+            jaxopt.PolyakSGD(fun, variant="SPS+"),
+            optax.polyak_sgd(max_learning_rate=jnp.inf, variant="sps+"),
+        ),
+        "PolyakSGD, momentum": (
+            jaxopt.PolyakSGD(fun, max_stepsize=cap / 100, momentum=0.9),
+            optax.chain(optax.polyak_sgd(cap / 100), optax.trace(0.9)),
+        ),
+        "OptaxSolver": (
+            jaxopt.OptaxSolver(fun, optax.adam(1e-3)),
+            optax.adam(1e-3),
+        ),
+    }
+
+
+# %%
+# A line search of Optax scales the step before it in the chain.
+def make_searches(fun, cap, aggressiveness, maxls=20):
+    """Return {row: (solver, transformation)} of the three reset options."""
+    armijo = partial(jaxopt.ArmijoSGD, fun, aggressiveness=aggressiveness)
+    armijo = partial(armijo, max_stepsize=cap, maxls=maxls)
+    # Computed as JAXopt does: in double precision, 1 - 0.9 is not 0.1.
+    coef, eps = 1 - aggressiveness, jnp.finfo(jnp.array(cap)).eps
+    search = partial(optax.scale_by_backtracking_linesearch, maxls, slope_rtol=coef)
+    search = partial(search, max_learning_rate=cap, atol=eps)
+    return {
+        "ArmijoSGD, increase": (
+            armijo(reset_option="increase"),
+            optax.chain(optax.sgd(1.0), search(increase_factor=1.5)),
+        ),
+        "ArmijoSGD, conservative": (
+            armijo(reset_option="conservative"),
+            optax.chain(optax.sgd(1.0), search(increase_factor=1.0)),
+        ),
+        "ArmijoSGD, goldstein": (
+            armijo(reset_option="goldstein"),
+            optax.chain(optax.sgd(1.0), scale_by_goldstein(maxls, coef, cap)),
+        ),
+    }
+
+
+# %%
+# Training
+# --------
+# The first minibatch initializes JAXopt's solvers, the others make the steps of both.
+def follow(fun, init, update, starts):
+    """Return parameters and loss before each step, leaves (seeds, steps, ...)."""
+    paths, compiled = [], None
+    for params, (first, *minibatches) in starts:
+        path, state = [], init(params, *first)
+        # Once for all steps: types of a first state can differ from those of others.
+        compiled = compiled or update.lower(params, state, *first).compile()
+        for minibatch in minibatches:
+            path.append((params, fun(params, *minibatch)))
+            params, state = compiled(params, state, *minibatch)
+        paths.append(jax.tree.map(lambda *leaves: np.stack(leaves), *path))
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *paths)
+
+
+def compare(starts, pair):
+    """Return the largest difference of parameters before each step, and the losses.
+
+    Shapes are (seeds, steps) and (2, seeds, steps).
+    """
+    solver, transformation = pair
+    fun, old_update = solver.fun, jax.jit(solver.update)
+    new_init, new_update = transformation.init, make_update(fun, transformation)
+    old, old_losses = follow(fun, solver.init_state, old_update, starts)
+    new, new_losses = follow(fun, lambda x, *_: new_init(x), new_update, starts)
+    leaves = zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
+    apart = [abs(x - y).max(tuple(range(2, x.ndim))) for x, y in leaves]
+    return np.max(apart, axis=0), np.stack([old_losses, new_losses])
+
+
+# %%
+# What differs on purpose
+# -----------------------
+# Optax is safe where JAXopt is not: at a trial whose loss is not a number, and at a
+# gradient of zero. And its line search starts from 1, or from 1.5 where it increases,
+# whatever the cap: beyond, set the rate in the first state, by ``optax.tree.set``. Each
+# case is a step of one number.
+def step(start, solver, transformation, **changes):
+    """Return what ``start`` becomes; ``changes`` are made to the state in Optax."""
+    x = jnp.array(start)
+    old, _ = solver.update(x, solver.init_state(x))
+    state = optax.tree.set(transformation.init(x), **changes)
+    new, _ = make_update(solver.fun, transformation)(x, state)
+    return float(old), float(new)
+
+
+def make_exceptions():
+    """Return {case: (x after JAXopt's step, x after Optax's)}."""
+    row, cap, aggressiveness = "ArmijoSGD, increase", 4.0, 0.9
+    log = make_searches(lambda x: x**2 - jnp.log(x), cap, aggressiveness)[row]
+    flat = make_searches(lambda x: x**2 / 16, cap, aggressiveness)[row]
+    square = jaxopt.PolyakSGD(jnp.square), optax.polyak_sgd()
+    return {
+        "loss of a trial is NaN": step(2.0, *log),
+        "gradient is zero": step(0.0, *square),
+        "cap is 4": step(16.0, *flat),
+        "cap is 4, learning_rate=4 is set": step(16.0, *flat, learning_rate=cap),
+    }
+
+
+# %%
+# Results
+# -------
+def print_tables(results, exceptions):
+    """Print a row for each of {row: (differences, losses)} and of the exceptions."""
+    print("largest difference of parameters      median  lowest highest")
+    for row, (differences, _) in results.items():
+        quantiles = np.quantile(differences.max(axis=1), [0.5, 0, 1])
+        cells = [f"{x:8.0e}" if x else "     0.0" for x in quantiles]
+        print(f"{row:36}{''.join(cells)}")
+    print("\nx after one step                      JAXopt   Optax")
+    for case, (old, new) in exceptions.items():
+        print(f"{case:36}{old:8.3f}{new:8.3f}")
+
+
+# %%
+# Figure
+# ------
+# JAXopt's line is wide and pale, Optax's thin and dashed: where they agree, it lies in
+# the middle. Lines are medians of the seeds, bands reach from lowest to highest.
+STYLES = {"JAXopt": {"lw": 6, "alpha": 0.4}, "Optax": {"ls": "--", "color": "black"}}
+
+
+def plot_losses(results):
+    """Draw the losses of {row: (differences, losses)}, a panel for each row."""
+    with plt.style.context("seaborn-v0_8-colorblind"):
+        fig, axes = plt.subplots(4, 2, figsize=(6.4, 8), layout="constrained")
+        *panels, last = axes.flat
+        for ax, (row, (_, losses)) in zip(panels, results.items(), strict=True):
+            for (name, style), series in zip(STYLES.items(), losses, strict=True):
+                low, mid, high = np.quantile(series, [0, 0.5, 1], axis=0)
+                ax.plot(mid, label=name, **style)
+                ax.fill_between(range(len(mid)), low, high, color="C0", alpha=0.1)
+            # What has no cap can leave the scale.
+            scale = "log" if np.max(losses) > 100 else "linear"
+            ax.set(title=row, ylabel="loss", xlabel="iteration", yscale=scale)
+    last.axis("off")
+    last.legend(handles=ax.lines, loc="center")
+    fig.suptitle("Losses by JAXopt and by Optax")
+    plt.show()
+
+
+# %%
+# Minibatches and initial parameters of a seed are the same for all.
+def load_examples():
+    """Return the training examples of Fashion-MNIST."""
+    config = tfds.ReadConfig(try_autocache=False)
+    load = partial(tfds.load, as_supervised=True, read_config=config)
+    return load("fashion_mnist:3.*.*", split="train")
+
+
+def main(argv):
+    """Compare all pairs from every seed; return the numbers of both tables."""
+    settings, examples, starts = parse(argv), load_examples(), []
+    net = CNN(settings.net_width, 10)
+    init, fun = jax.jit(net.init), jax.jit(partial(mean_loss, net))
+    for seed in range(settings.num_seeds):
+        minibatches = draw_minibatches(examples, settings, seed)
+        starts.append((init(jax.random.key(seed), minibatches[0][0]), minibatches))
+    cap, aggressiveness = settings.max_stepsize, settings.aggressiveness
+    pairs = make_pairs(fun, cap) | make_searches(fun, cap, aggressiveness)
+    # Most of the time goes to compiling, which uses one core: two rows at a time.
+    with ThreadPoolExecutor(2) as pool:
+        compared = pool.map(partial(compare, starts), pairs.values())
+    results, exceptions = dict(zip(pairs, compared, strict=True)), make_exceptions()
+    print_tables(results, exceptions)
+    plot_losses(results)
+    return results, exceptions
+
+
+if __name__ == "__main__":
+    main(ARGV)
+
+# %%
+# Discussion
+# ----------
+# Six of seven rows agree to the last digit: in every parameter, before every step, from
+# every seed. Momentum differs by rounding errors, for it adds the same terms in another
+# order. That much holds for jitted updates on one machine; one that runs operation by
+# operation rounds differently, and long steps make such a difference grow.
+#
+# What a state of JAXopt reports, the loop has at hand: ``error`` is
+# ``optax.tree.norm(grad)``, and the ``stepsize`` of a line search is
+# ``optax.tree.get(state, "learning_rate")``. And what ``OptaxSolver`` cannot run, since
+# it hands no value on, such as ``optax.polyak_sgd``, a loop can.
+#
+# Leave ``scaling`` of ``optax.polyak_sgd`` alone: Optax 0.2.8 divides a step by it and
+# does not multiply. From 1, on :math:`x^2` and with 0.1, one leads to -4, not to 0.95.
+# The constant :math:`c` of Loizou et al. [1]_ takes a chain:
+#
+# .. code-block:: python
+#
+#    steps = optax.scale_by_polyak(max_learning_rate=c * max_stepsize)
+#    solver = optax.chain(steps, optax.scale(-1 / c))
+#
+# The rows hold for other settings, too: try ``--aggressiveness=0.5``.
+#
+# .. rubric:: References
+#
+# .. [1] Loizou et al., 2021, `arXiv:2002.10542 <https://arxiv.org/abs/2002.10542>`__.
+# .. [2] Vaswani et al., 2019, `arXiv:1905.09997 <https://arxiv.org/abs/1905.09997>`__.
