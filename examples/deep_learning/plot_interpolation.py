@@ -148,7 +148,7 @@ def dec_sps(cap):
 # and the line search asks for half of the decrease that the gradient promises, as its
 # theory does.
 SEARCH = partial(optax.scale_by_backtracking_linesearch, 30, slope_rtol=0.5)
-SOLVERS = {
+METHODS = {
     "SPS_max": lambda smoothness: optax.polyak_sgd(max_learning_rate=1.0),
     "Armijo": lambda smoothness: optax.chain(optax.sgd(1.0), SEARCH()),
     "DecSPS": lambda smoothness: dec_sps(1.0),
@@ -245,7 +245,7 @@ def main(argv):
         for title, problem in make_problems(settings).items():
             runs = {
                 name: jax.vmap(partial(gaps, make))(*problem, rows)
-                for name, make in SOLVERS.items()
+                for name, make in METHODS.items()
             }
             least = runs["SPS_max"][1]
             results[title] = {name: np.array(run[0]) for name, run in runs.items()}

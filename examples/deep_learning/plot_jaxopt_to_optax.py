@@ -88,6 +88,8 @@ def draw_minibatches(examples, settings, seed):
     return list(tfds.as_numpy(minibatches))
 
 
+# %%
+# Its convolutions are matrix products.
 class CNN(nn.Module):
     """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
 
@@ -109,6 +111,8 @@ class CNN(nn.Module):
         return nn.Dense(self.num_classes)(x)
 
 
+# %%
+# The loss is the mean over a minibatch.
 def mean_loss(net, params, images, labels):
     """Return the mean multiclass logistic loss of a minibatch."""
     logits = net.apply(params, images)

@@ -141,33 +141,35 @@ SOLVERS = {
 # %%
 # Training
 # --------
-# One compiled call trains with all step sizes from all seeds: ``scan`` makes the steps,
-# ``vmap`` adds an axis for the step sizes, and ``map`` one for the seeds. That takes
-# them in turn, so that what a step reads fits into the processor's cache; with a second
-# ``vmap`` it would not.
+# A run is one ``scan`` over its minibatches.
+def run(make, net, stepsize, params, minibatches):
+    """Return the parameters after a step of ``make(stepsize)`` for each minibatch."""
+    solver = optax.with_extra_args_support(make(stepsize))
+
+    def step(carry, minibatch):
+        params, state = carry
+        fun = partial(mean_loss, net, images=minibatch[0], labels=minibatch[1])
+        value, grad = jax.value_and_grad(fun)(params)
+        # Each solver takes of these what it needs.
+        extra = {"value": value, "grad": grad, "value_fn": fun}
+        updates, state = solver.update(grad, state, params, **extra)
+        return (optax.apply_updates(params, updates), state), None
+
+    carry = params, solver.init(params)
+    return jax.lax.scan(step, carry, minibatches)[0][0]
+
+
+# %%
+# One compiled call makes all runs of a solver: ``vmap`` adds an axis for the step sizes,
+# ``map`` one for the seeds. That takes them in turn, so that what a step reads fits into
+# the processor's cache; with a second ``vmap`` it would not.
 @partial(jax.jit, static_argnums=(0, 1))
 def sweep(make, net, stepsizes, starts):
     """Return the last parameters, each leaf (seeds, stepsizes, ...).
 
     ``starts`` are initial parameters and minibatches, each leaf (seeds, ...).
     """
-
-    def run(stepsize, params, minibatches):
-        solver = optax.with_extra_args_support(make(stepsize))
-
-        def step(carry, minibatch):
-            params, state = carry
-            fun = partial(mean_loss, net, images=minibatch[0], labels=minibatch[1])
-            value, grad = jax.value_and_grad(fun)(params)
-            # Each solver takes of these what it needs.
-            extra = {"value": value, "grad": grad, "value_fn": fun}
-            updates, state = solver.update(grad, state, params, **extra)
-            return (optax.apply_updates(params, updates), state), None
-
-        carry = params, solver.init(params)
-        return jax.lax.scan(step, carry, minibatches)[0][0]
-
-    runs = jax.vmap(run, (0, None, None))
+    runs = jax.vmap(partial(run, make, net), (0, None, None))
     return jax.lax.map(lambda start: runs(stepsizes, *start), starts)
 
 
