@@ -36,6 +36,7 @@ METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
     "language_info": {"name": "python"},
 }
+LINKED = "code_links_block"  # sphinx-gallery's node for code
 # Parts that are about the page, and where it ends.
 ABOUT = {"sphx-glr-download-link-note", "page-box", "figure-description"}
 END = {"sphx-glr-timing", "page-foot", "sphx-glr-footer"}
@@ -74,6 +75,10 @@ def to_markdown(app, docname, parts):
     """Return nodes of the page ``docname`` as Markdown."""
     document = new_document(docname)
     document += [part.deepcopy() for part in parts]
+    # Code in the text that has links, which Markdown has no place for.
+    for code in list(document.findall(lambda node: node.tagname == LINKED)):
+        text = code.astext()
+        code.replace_self(nodes.literal_block(text, text, language=code["lang"]))
     # The notebook is read far from the pages that it links to.
     for link in document.findall(nodes.reference):
         if link.get("internal") and "refuri" in link:
@@ -97,7 +102,7 @@ def parts(page, level=0):
 
 def is_code(node):
     """Tell the code of the script; with links in it, it is a node of sphinx-gallery."""
-    attributes = {"literal_block": "language", "code_links_block": "lang"}
+    attributes = {"literal_block": "language", LINKED: "lang"}
     return node.get(attributes.get(node.tagname)) == "Python"
 
 

@@ -130,27 +130,36 @@ def mean_loss(net, params, images, labels):
 #    .. code-block:: python
 #
 #       # JAXopt
-#       solver = jaxopt.PolyakSGD(fun, max_stepsize=1.0)
-#       state = solver.init_state(params, *minibatches[0])
+#       solver = jaxopt.PolyakSGD(
+#           fun, max_stepsize=1.0)
+#       state = solver.init_state(
+#           params, *minibatches[0])
 #       update = jax.jit(solver.update)
 #
 #       for minibatch in minibatches:
-#           params, state = update(params, state, *minibatch)
+#           params, state = update(
+#               params, state, *minibatch)
 #
 #    .. code-block:: python
 #
 #       # Optax
-#       solver = optax.polyak_sgd(max_learning_rate=1.0)
+#       solver = optax.polyak_sgd(
+#           max_learning_rate=1.0)
 #       state = solver.init(params)
 #
 #       @jax.jit
 #       def update(params, state, *minibatch):
-#           value, grad = jax.value_and_grad(fun)(params, *minibatch)
-#           updates, state = solver.update(grad, state, params, value=value)
-#           return optax.apply_updates(params, updates), state
+#           value, grad = jax.value_and_grad(fun)(
+#               params, *minibatch)
+#           updates, state = solver.update(
+#               grad, state, params, value=value)
+#           params = optax.apply_updates(
+#               params, updates)
+#           return params, state
 #
 #       for minibatch in minibatches:
-#           params, state = update(params, state, *minibatch)
+#           params, state = update(
+#               params, state, *minibatch)
 #
 # A Polyak step asks for the value, a line search also for the gradient and for the loss
 # as a function. An update that serves every transformation offers all three:

@@ -160,8 +160,8 @@ def run(make, net, stepsize, params, minibatches):
 
 
 # %%
-# One compiled call makes all runs of a solver: ``vmap`` adds an axis for the step sizes,
-# ``map`` one for the seeds. That takes them in turn, so that what a step reads fits into
+# One compiled call makes all runs of a solver: ``vmap`` adds an axis for step sizes,
+# ``map`` one for seeds. That takes them in turn, so that what a step reads fits into
 # the processor's cache; with a second ``vmap`` it would not.
 @partial(jax.jit, static_argnums=(0, 1))
 def sweep(make, net, stepsizes, starts):
