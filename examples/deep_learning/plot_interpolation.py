@@ -205,7 +205,8 @@ def print_gaps(title, least, curves):
 # Figure
 # ------
 # Lines are medians of the seeds, bands reach from the lowest to the highest.
-COLORS = "C0", "C1", "C2", "C3", "black"  # the fifth of the style is a pale yellow
+# Of the palette of Okabe and Ito, for all readers.
+COLORS = "#0072b2", "#009e73", "#d55e00", "#cc79a7", "black"
 DASHES = "-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))
 
 
@@ -222,10 +223,9 @@ def plot_panel(ax, title, curves):
 def plot_gaps(results):
     """Draw {title: {name: gaps (seeds, points)}}, a panel each."""
     options = {"sharex": True, "sharey": "row", "layout": "constrained"}
-    with plt.style.context("seaborn-v0_8-colorblind"):
-        fig, axes = plt.subplots(2, 2, figsize=(6.6, 6.4), **options)
-        for ax, (title, curves) in zip(axes.flat, results.items(), strict=True):
-            plot_panel(ax, title, curves)
+    fig, axes = plt.subplots(2, 2, figsize=(6.6, 6.4), **options)
+    for ax, (title, curves) in zip(axes.flat, results.items(), strict=True):
+        plot_panel(ax, title, curves)
     for ax in axes[1]:
         ax.set(xlabel="iteration")
     for ax in axes[:, 0]:

@@ -377,7 +377,7 @@ def plot_losses(results):
             for (name, style), series in zip(STYLES.items(), losses, strict=True):
                 low, mid, high = np.quantile(series, [0, 0.5, 1], axis=0)
                 ax.plot(mid, label=name, **style)
-                ax.fill_between(range(len(mid)), low, high, color="C0", alpha=0.1)
+                ax.fill_between(range(len(mid)), low, high, color="gray", alpha=0.2)
             # What has no cap can leave the scale.
             scale = "log" if np.max(losses) > 100 else "linear"
             ax.set(title=row, ylabel="loss", xlabel="iteration", yscale=scale)
