@@ -146,10 +146,11 @@ def mean_loss(net, params, images, labels):
 #       solver = optax.polyak_sgd(
 #           max_learning_rate=1.0)
 #       state = solver.init(params)
+#       value_and_grad = jax.value_and_grad(fun)
 #
 #       @jax.jit
 #       def update(params, state, *minibatch):
-#           value, grad = jax.value_and_grad(fun)(
+#           value, grad = value_and_grad(
 #               params, *minibatch)
 #           updates, state = solver.update(
 #               grad, state, params, value=value)
