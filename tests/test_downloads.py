@@ -99,12 +99,14 @@ def test_the_notebook_has_the_code_of_the_script(script, notebook):
 
 
 def text_of(notebook):
-    return "\n".join(x.source for x in notebook.cells if x.cell_type == "markdown")
+    """Return the Markdown of a notebook, without the blocks of code in it."""
+    text = "\n".join(x.source for x in notebook.cells if x.cell_type == "markdown")
+    return re.sub(r"^```\w+\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def test_the_notebook_has_the_text_in_markdown(soup, notebook):
     text = text_of(notebook)
-    for raw in (r":\w+:`", r"``", r"`_", r"^\.\. ", r"\]_", r"^[=-]{4,}$"):
+    for raw in (r":\w+:`", r"``", r"`_", r"^ *\.\. ", r"\]_", r"^[=-]{4,}$"):
         assert not re.search(raw, text, re.MULTILINE), raw
     # Neither box, nor foot, nor the description of a figure.
     for frame in ("Run this page", "What the figure shows", "How this page was made"):
@@ -125,7 +127,8 @@ def test_the_notebook_of_the_flagship_has_links_and_mathematics(notebook):
 
 def words(text):
     """Return the words of rST or Markdown, without roles, directives and addresses."""
-    text = re.sub(r"<[^>]*>|\]\([^)]*\)|:\w+:|^\.\. \w+::", " ", text, flags=re.M)
+    text = re.sub(r"^ *\.\. (container:: .*|[\w-]+::)", " ", text, flags=re.M)
+    text = re.sub(r"<[^>]*>|\]\([^)]*\)|:\w+:", " ", text)
     return re.findall(r"[a-z]+", text.lower())
 
 
