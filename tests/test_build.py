@@ -2,6 +2,7 @@
 
 import csv
 import http.server
+import io
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ import sys
 import threading
 
 import check_inventories
+import figures
+import matplotlib.pyplot as plt
 import pytest
 from bs4 import BeautifulSoup
 from conftest import PAGE, ROOT, check_html, listed, run_script
@@ -87,6 +90,47 @@ def test_a_new_page_is_listed_in_its_place(copy, write_page):
             assert listed(copy / "html" / home) == [names, names]
         # On a page, its own entry has no address.
         assert listed(html.with_name(f"{names[-1]}.html")) == [[], names[:-1]]
+
+
+LINE = """
+import matplotlib.pyplot as plt
+
+fig, ax = plt.subplots(layout="constrained")
+_ = ax.plot({0}, label="a line")
+_ = fig.suptitle("{0}"), fig.legend(loc="outside right")
+plt.show()
+"""
+
+
+def card(code, mode):
+    """Return the card of what ``code`` draws, as a file."""
+    exec(code, drawn := {})
+    if mode == "_dark":
+        figures.darken(drawn["fig"])
+    file = io.BytesIO()
+    figures.stripped(drawn["fig"]).savefig(file, dpi=figures.CARD_DPI)
+    plt.close("all")
+    return file.getvalue()
+
+
+def test_cards_are_of_what_their_pages_draw(copy, write_page):
+    """To the byte, in both modes, and when a page draws something else."""
+    for values in ([1, 2], [3, 1]):
+        codes = {PAGE.stem: LINE.format(values), "plot_other": LINE.format([2, 1, 3])}
+        for name, code in codes.items():
+            write_page(code, name=name)
+        run = build(copy)
+        assert run.returncode == 0, run.stderr
+        expected = {
+            f"sphx_glr_{name}_card{mode}.png": card(code, mode)
+            for name, code in codes.items()
+            for mode in ("", "_dark")
+        }
+        for html in (copy / "html/index.html", copy / "html/auto_examples/index.html"):
+            soup = BeautifulSoup(html.read_text(), "html.parser")
+            images = soup.select(".sphx-glr-thumbcontainer img")
+            files = [html.parent / image["src"] for image in images]
+            assert {file.name: file.read_bytes() for file in files} == expected
 
 
 def test_a_build_without_plots_does_not_hide_a_later_one(copy, write_page):
