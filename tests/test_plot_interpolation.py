@@ -187,7 +187,7 @@ def test_dec_sps_goes_on_after_a_zero_gradient(page, x64):
 
 @pytest.mark.parametrize("value, stepsize", [(12.5, 0.5), (100, 1)])
 def test_an_sps_max_step_by_hand(page, value, stepsize):
-    solver, grad = page.SOLVERS["SPS_max"](None), jnp.array([3.0, 4.0])
+    solver, grad = page.METHODS["SPS_max"](None), jnp.array([3.0, 4.0])
     updates, _ = solver.update(grad, solver.init(grad), grad, value=value)
     np.testing.assert_allclose(updates, -stepsize * grad)
 
@@ -200,7 +200,7 @@ def test_an_sps_max_step_by_hand(page, value, stepsize):
     ],
 )
 def test_sgd_steps_by_hand(page, name, stepsizes):
-    solver, grad = page.SOLVERS[name](8.0), jnp.array([1.0, -2.0])
+    solver, grad = page.METHODS[name](8.0), jnp.array([1.0, -2.0])
     state = solver.init(grad)
     for stepsize in stepsizes:
         updates, state = solver.update(grad, state, grad)
@@ -210,7 +210,7 @@ def test_sgd_steps_by_hand(page, name, stepsizes):
 def test_the_line_search_accepts_the_first_step_that_promises_half(page, x64):
     """Its trials are 0.8 times the one before, the first 1.5 times the last step."""
     random = np.random.default_rng(0)
-    solver = page.SOLVERS["Armijo"](None)
+    solver = page.METHODS["Armijo"](None)
 
     @jax.jit
     def update(params, state, features):
@@ -274,7 +274,7 @@ def least_loss(features, labels):
 
 
 def gaps_of(page, name, problem, rows):
-    return page.gaps(page.SOLVERS[name], *map(jnp.array, problem), jnp.array(rows))
+    return page.gaps(page.METHODS[name], *map(jnp.array, problem), jnp.array(rows))
 
 
 @pytest.fixture(scope="module")
@@ -514,7 +514,7 @@ def test_fifty_parameters_are_enough_for_labels_of_fifty_features(page, x64):
     rows = np.stack([page.draw_rows(settings, seed) for seed in range(5)])
     problems = page.make_problems(settings)
     for name in ("SPS_max", "Armijo"):
-        run = jax.vmap(partial(page.gaps, page.SOLVERS[name]))
+        run = jax.vmap(partial(page.gaps, page.METHODS[name]))
         clean, noisy = (run(*problems[title], rows)[0] for title in NARROW)
         assert np.all(clean[:, -1] < 1e-14)
         assert np.all(noisy[:, -1] > 1e-2)
