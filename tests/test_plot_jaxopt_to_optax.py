@@ -206,6 +206,13 @@ def test_searches_by_hand(page, rate, cap, maxls, expected, double):
     assert float(found) == pytest.approx(expected, rel=1e-12 if double else 1e-6)
 
 
+@pytest.mark.parametrize("row", SEARCHES)
+def test_searches_tolerate_rounding(page, row):
+    """A decrease lost in the rounding of the loss is enough if little was asked."""
+    search = page.make_searches(lambda x: 1 + x**2 / 2, 1.0, 0.9)[row]
+    assert page.step(1e-5, *search) == (0, 0)
+
+
 @pytest.mark.parametrize("double", [False, True])
 def test_the_state_of_goldstein_is_the_step_size(page, double):
     """It begins at the cap, and the next search with what the one before has found."""
