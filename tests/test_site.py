@@ -305,8 +305,8 @@ def test_references_of_the_flagship(html):
 def test_pages_are_listed_in_the_order_of_the_configuration():
     order = runpy.run_path(ROOT / "conf.py")["reading_order"]
     names = {page.stem for page in PAGES}
-    expected = [name for name in order if name in names]
-    expected += sorted(names - set(order))
+    assert set(order) <= names
+    expected = [*order, *sorted(names - set(order))]
     for file in ("index.html", "auto_examples/index.html"):
         assert listed(SITE / file) == [expected, expected]
 
