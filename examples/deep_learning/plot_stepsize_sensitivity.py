@@ -277,10 +277,10 @@ if __name__ == "__main__":
 #
 # By the strict measure, 15% of the best loss, a step size is hard to guess: most good
 # ranges are about a decade wide, a factor of three to either side. Those of Polyak and
-# Armijo are the least certain, from less than one decade to more than two, since a large
-# cap costs one seed nothing and another much. MoMo's range is not wider than that of
-# momentum, nor is MoMo-Adam's much wider than Adam's: their caps prevent the worst, not
-# a bad result. At 100 MoMo-Adam ends far below Adam, and far above its own best.
+# Armijo are the least certain, from less than one decade to more than two, since a
+# large cap costs one seed nothing and another much. MoMo's range is not wider than that
+# of momentum, nor is MoMo-Adam's much wider than Adam's: their caps prevent the worst,
+# not a bad result. At 100 MoMo-Adam ends far below Adam, and far above its own best.
 #
 # Ranges this uncertain depend on the batch, the length and the network. Does training
 # for longer narrow them? Try ``--num_steps=1000``.
