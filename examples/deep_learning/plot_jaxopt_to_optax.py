@@ -320,9 +320,9 @@ def compare(starts, pair):
 # What differs on purpose
 # -----------------------
 # Optax is safe where JAXopt is not: at a trial whose loss is not a number, and at a
-# gradient of zero. And its line search starts from 1, or from 1.5 where it increases,
-# whatever the cap: beyond, set the rate in the first state, by ``optax.tree.set``. Each
-# case is a step of one number.
+# gradient of zero. And its own line search starts from 1, or from 1.5 where it
+# increases: if the cap is larger, set the rate in the first state, by
+# ``optax.tree.set``. Each case is a step of one number.
 def step(start, solver, transformation, **changes):
     """Return what ``start`` becomes; ``changes`` are made to the state in Optax."""
     x = jnp.array(start)
@@ -428,13 +428,13 @@ if __name__ == "__main__":
 # operation rounds differently, and long steps make such a difference grow.
 #
 # What a state of JAXopt reports, the loop has at hand: ``error`` is
-# ``optax.tree.norm(grad)``, and the ``stepsize`` of a line search is
+# ``optax.tree.norm(grad)``, and the ``stepsize`` of Optax's own line search is
 # ``optax.tree.get(state, "learning_rate")``. And what ``OptaxSolver`` cannot run, since
 # it hands no value on, such as ``optax.polyak_sgd``, a loop can.
 #
-# Leave ``scaling`` of ``optax.polyak_sgd`` alone: Optax 0.2.8 divides a step by it and
-# does not multiply. From 1, on :math:`x^2` and with 0.1, one leads to -4, not to 0.95.
-# The constant :math:`c` of Loizou et al. [1]_ takes a chain:
+# Leave ``scaling`` of ``optax.polyak_sgd`` alone: Optax 0.2.8 divides a Polyak step by
+# it and does not multiply. From 1, on :math:`x^2`, with 0.1 and no cap, one leads to
+# -4, not to 0.95. The constant :math:`c` of Loizou et al. [1]_ takes a chain:
 #
 # .. code-block:: python
 #
