@@ -269,10 +269,10 @@ if __name__ == "__main__":
 # of the solution, as wide as the least loss of all data is above those of the
 # minibatches [1]_ [2]_.
 #
-# DecSPS repairs it: its gap ends more than fifty times below theirs, and below that of
-# either SGD. The repair has a price. Where a model does interpolate, DecSPS is slower
-# than constant SGD, and it is for the reader to know which case is theirs. Networks are
-# not least squares: what they can interpolate, they must first learn.
+# DecSPS repairs it: its median ends more than fifty times below theirs, and below that
+# of either SGD. The repair has a price: where a model does interpolate, DecSPS is
+# slower than constant SGD, and it is for the reader to know which case is theirs.
+# Networks are not least squares: what they can interpolate, they must first learn.
 #
 # Too few is a matter of the labels, too: with ``--num_relevant=50`` these depend on the
 # first 50 features alone. Then 50 parameters are enough, until the labels have noise.

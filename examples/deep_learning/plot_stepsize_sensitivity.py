@@ -202,17 +202,17 @@ def good_width(losses, tolerance):
 
 def print_ranges(results, tolerance):
     """Print a row for each of {name: (losses, accuracies)}, each (seeds, stepsizes)."""
-    print("                   at the best          good range in      loss")
-    print("                     step size            decades            at")
-    print("solver       size   loss  accuracy  median lowest highest   100")
+    print("                     at the best          good range in     loss")
+    print("                       step size            decades           at")
+    print("solver      size   loss accuracy  median lowest highest      100")
     for name, (losses, accuracies) in results.items():
         middle = np.median(losses, axis=0)
         best = middle.argmin()
         widths = [good_width(series, tolerance) for series in losses]
         low, mid, high = np.quantile(widths, [0, 0.5, 1])
-        row = f"{name:10}{STEPSIZES[best]:7.2g}{middle[best]:7.3f}"
-        row += f"{np.median(accuracies[:, best]):10.3f}"
-        print(row + f"{mid:8.2f}{low:7.2f}{high:8.2f}{middle[-1]:6.3g}")
+        row = f"{name:10}{STEPSIZES[best]:6.2g}{middle[best]:7.3f}"
+        row += f"{np.median(accuracies[:, best]):9.3f}"
+        print(row + f"{mid:8.2f}{low:7.2f}{high:8.2f}{middle[-1]:9.3g}")
 
 
 # %%
@@ -276,9 +276,9 @@ if __name__ == "__main__":
 # Polyak and Armijo *are* SGD, and end where it does.
 #
 # By the strict measure, 15% of the best loss, a step size is hard to guess: most good
-# ranges are about a decade wide, a factor of three to either side. Polyak's is the
-# least certain, from less than one decade to more than two, since a large cap costs one
-# seed nothing and another much. MoMo's range is not wider than that of momentum, nor is
+# ranges are about a decade wide, a factor of three to either side. Polyak's is
+# uncertain, from about one decade to more than two, since a large cap costs one seed
+# nothing and another much. MoMo's range is not wider than that of momentum, nor is
 # MoMo-Adam's much wider than Adam's: their caps prevent the worst, not a bad result. At
 # 100 MoMo-Adam ends far below Adam, and far above its own best.
 #
