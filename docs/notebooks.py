@@ -3,6 +3,7 @@
 import base64
 import os
 import shutil
+from functools import cache
 from importlib import metadata
 from itertools import count
 from pathlib import Path
@@ -40,6 +41,8 @@ LINKED = "code_links_block"  # sphinx-gallery's node for code
 # Parts that are about the page, and where it ends.
 ABOUT = {"sphx-glr-download-link-note", "page-box", "figure-description"}
 END = {"sphx-glr-timing", "page-foot", "sphx-glr-footer"}
+# All that is installed, which takes a while to read.
+packages_distributions = cache(metadata.packages_distributions)
 
 
 def module_of(requirement):
@@ -47,7 +50,7 @@ def module_of(requirement):
     name = canonicalize_name(Requirement(requirement).name)
     modules = [
         module
-        for module, packages in metadata.packages_distributions().items()
+        for module, packages in packages_distributions().items()
         if name in map(canonicalize_name, packages)
     ]
     usual = name.replace("-", "_")
