@@ -58,16 +58,10 @@ def write_page(copy):
     return write
 
 
-def test_two_pages_with_the_same_flags(copy):
-    """They build in one process, and a second build runs neither again."""
-    page = copy / PAGE.relative_to(ROOT)
-    page.write_text(PAGE.read_text().replace('"num_seeds", 5', '"num_seeds", 1'))
-    shutil.copy(page, page.with_name("plot_twin.py"))
+def test_a_second_build_runs_nothing_again(copy, write_page):
+    write_page(), write_page(name="plot_twin")
     run = build(copy)
     assert run.returncode == 0, run.stderr
-    built = (copy / "docs/auto_examples/deep_learning").glob("plot_*.rst")
-    lines = [re.findall(r"^    \[", page.read_text(), re.MULTILINE) for page in built]
-    assert [len(log) for log in lines] == [24, 24]
     images = sorted((copy / "docs/auto_examples").rglob("*_001*.png"))
     made = [image.stat().st_mtime_ns for image in images]
     assert len(made) == 8
