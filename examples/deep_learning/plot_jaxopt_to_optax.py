@@ -35,7 +35,7 @@ FLAGS = flags.FlagValues()
 number = partial(flags.DEFINE_float, flag_values=FLAGS)
 integer = partial(flags.DEFINE_integer, flag_values=FLAGS)
 _ = integer("num_seeds", 3, "runs of each solver", 1, 20)
-_ = integer("maxiter", 20, "last iteration, counted from 0", 0, 2_000)
+_ = integer("maxiter", 16, "last iteration, counted from 0", 0, 2_000)
 _ = integer("batch_size", 128, "examples in a minibatch", 1, 1_000)
 _ = integer("net_width", 4, "width multiplier of the network", 1, 100)
 _ = number("max_stepsize", 1.0, "cap of Polyak SGD and Armijo SGD", 1e-6, 1.0)
@@ -409,8 +409,9 @@ def main(argv):
     pairs = make_pairs(fun, cap) | make_searches(fun, cap, aggressiveness)
     # Most of the time goes to compiling, which uses one core: two rows at a time.
     with ThreadPoolExecutor(2) as pool:
+        exceptions = pool.submit(make_exceptions)
         compared = pool.map(partial(compare, starts), pairs.values())
-    results, exceptions = dict(zip(pairs, compared, strict=True)), make_exceptions()
+    results, exceptions = dict(zip(pairs, compared, strict=True)), exceptions.result()
     print_tables(results, exceptions)
     plot_losses(results)
     return results, exceptions
