@@ -424,9 +424,9 @@ if __name__ == "__main__":
 # Discussion
 # ----------
 # Six of seven rows agree to the last digit: in every parameter, before every step, from
-# every seed. Momentum differs by rounding errors, for it adds the same terms in another
-# order. That much holds for jitted updates on one machine; one that runs operation by
-# operation rounds differently, and long steps make such a difference grow.
+# every seed. Momentum may differ by rounding errors, for it adds the same terms in
+# another order. That much holds for jitted updates on one machine; one that runs by
+# single operations rounds differently, and long steps make such a difference grow.
 #
 # What a state of JAXopt reports, the loop has at hand: ``error`` is
 # ``optax.tree.norm(grad)``, and the ``stepsize`` of Optax's own line search is
