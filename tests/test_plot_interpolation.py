@@ -1,7 +1,6 @@
 """When Polyak and Armijo steps converge: data, solvers, runs, figure, what is said."""
 
 import contextlib
-import importlib.util
 import io
 import re
 from functools import partial
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, load
 from matplotlib.colors import to_rgb
 
 PAGE = ROOT / "examples/deep_learning/plot_interpolation.py"
@@ -23,10 +22,7 @@ NARROW = ["50 parameters, no noise", "50 parameters, label noise"]
 
 @pytest.fixture(scope="module")
 def page():
-    spec = importlib.util.spec_from_file_location("page", PAGE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(PAGE)
 
 
 @pytest.fixture(scope="module")

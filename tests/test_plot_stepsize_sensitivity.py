@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import importlib.util
 import io
 from functools import partial
 from types import SimpleNamespace
@@ -15,7 +14,7 @@ import optax
 import pytest
 import tensorflow_datasets as tfds
 from bs4 import BeautifulSoup
-from conftest import ROOT, built
+from conftest import ROOT, built, load
 from matplotlib.colors import to_rgb
 
 PAGE = ROOT / "examples/deep_learning/plot_stepsize_sensitivity.py"
@@ -30,10 +29,7 @@ UNCAPPED = ["SGD", "Momentum", "RMSProp", "Adam"]
 
 @pytest.fixture(scope="module")
 def page():
-    spec = importlib.util.spec_from_file_location("page", PAGE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(PAGE)
 
 
 @pytest.fixture(scope="module")
