@@ -77,7 +77,8 @@ def time_steps():
     """Return {(contender, solver): median seconds} of steady steps."""
     page = old_loop.load_page()
     settings = page.parse(["page"])
-    examples, _, num_classes = page.load_data(settings.dataset)
+    (examples,), info = page.load(settings.dataset, "train")
+    num_classes = info.features["label"].num_classes
     first, *minibatches = page.draw_minibatches(examples, settings, 0)
     # The first twenty compile, and search the longest for a step size.
     warm_up, rest = minibatches[:20], minibatches[20:]

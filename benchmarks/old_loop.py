@@ -79,7 +79,8 @@ def main(argv):
     """Train every solver from one seed and draw the curves."""
     page = load_page()
     settings = page.parse(argv)
-    examples, _, num_classes = page.load_data(settings.dataset)
+    (examples,), info = page.load(settings.dataset, "train")
+    num_classes = info.features["label"].num_classes
     net = PlainCNN(settings.net_width, num_classes)
     minibatches = page.draw_minibatches(examples, settings, 0)
     params = net.init(jax.random.key(0), minibatches[0][0])

@@ -1,20 +1,23 @@
 """Prepare Fashion-MNIST with tensorflow-datasets, so that pages can just load it.
 
-The four archives are fetched from the first source that has them and handed to
-tensorflow-datasets as manual downloads: it checks them against its registered
-checksums and prepares the data set in its own folder, ``TFDS_DATA_DIR`` or
-``~/tensorflow_datasets``.
+The four archives are fetched from the first source that has them, checked against the
+checksums that tensorflow-datasets registers, and handed to it as manual downloads. All
+this happens in one folder, which becomes the data set's own when all of its records
+have been read: what is there is whole, and a run that was killed leaves nothing that is
+not found and deleted by the next.
 """
 
+import fcntl
 import hashlib
+import json
 import os
 import queue
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 
 import requests
@@ -26,7 +29,10 @@ MIRROR = (
     "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/"
     "data/fashion/"
 )
+NAME = "fashion_mnist"
 PACKAGE = "dataset-fashion-mnist"
+# What the build tells of the data on its pages, and by which it knows the data again.
+FACTS = Path(__file__).parent / "_build/data.json"
 APT_GET = (
     "apt-get",
     "-q",
@@ -38,6 +44,8 @@ APT_GET = (
 # bytes a second: with these, three dead sources take less than a minute.
 PATIENCE = 8
 SLOWEST = 20_000
+# Seconds after which nobody works any more in a folder that nothing was put into.
+ABANDONED = 3_600
 
 
 class SourceError(Exception):
@@ -144,6 +152,8 @@ def from_debian(archives, folder):
     for archive in archives.values():
         name = archive.filename
         packaged = folder / "usr/share/datasets/fashion-mnist" / name
+        if not packaged.exists():
+            raise SourceError(f"{deb.name} has no {name}")
         stamp = 1504176606 if name.startswith("train") else 1504176627
         header = bytes.fromhex("1f8b0808") + stamp.to_bytes(4, "little") + b"\0\3"
         header += name.removesuffix(".gz").encode() + b"\0"
@@ -165,42 +175,146 @@ SOURCES = {
 }
 
 
-def prepare(builder):
-    """Prepare the data set of ``builder``; exit with a message if no source has it."""
-    archives = builder.url_infos
+def fetch(archives, folder, target):
+    """Fill ``folder`` from the first source that has all ``archives``.
+
+    If there is none, exit with what can be done to have the data in ``target``.
+    """
     reasons = []
-    for name, fetch in SOURCES.items():
+    for name, source in SOURCES.items():
         print(f"Getting Fashion-MNIST from {name}", flush=True)
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                fetch(archives, Path(folder))
-                check(archives, Path(folder))
-            except (SourceError, OSError) as error:  # a full disk, an empty package
-                reasons.append(f"  {name}: {error}")
-                continue
-            config = tfds.download.DownloadConfig(
-                manual_dir=folder, extract_dir=f"{folder}/extracted"
-            )
-            builder.download_and_prepare(
-                download_dir=f"{folder}/downloads", download_config=config
-            )
+        try:
+            source(archives, folder)
+            check(archives, folder)
             return
+        except SourceError as error:
+            reasons.append(f"  {name}: {error}")
     sys.exit(
         "Fashion-MNIST could not be had:\n"
         + "\n".join(reasons)
-        + f"\nRun this again with a network, or copy {builder.data_dir} from a machine "
+        + f"\nRun this again with a network, or copy {target} from a machine "
         "that has it."
     )
 
 
+# The data set
+
+
+def read(folder):
+    """Return the SHA-256 of images and labels in their order, of training and of test.
+
+    The records that hold them differ between machines, their content must not. What
+    cannot be read raises an error of tensorflow-datasets, TensorFlow or protobuf.
+    """
+    builder, digest = tfds.builder_from_directory(folder), hashlib.sha256()
+    for split in ("train", "test"):
+        data = builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
+        for array in tfds.as_numpy(data):
+            digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def facts(folder):
+    """Return name, SHA-256 of the content, and of the files, of the data in ``folder``.
+
+    Nothing is read if the files are those that were read before.
+    """
+    files = hashlib.sha256()
+    for path in sorted(filter(Path.is_file, folder.iterdir())):
+        files.update(f"{path.name} {path.stat().st_size}\n".encode())
+        files.update(path.read_bytes())
+    known = {}
+    with suppress(OSError, ValueError):  # there are none yet, or they were cut short
+        known = json.loads(FACTS.read_text())
+    if known.get("files") == files.hexdigest():
+        return known
+    return {
+        "name": f"{folder.parent.name} {folder.name}",
+        "sha256": read(folder),
+        "files": files.hexdigest(),
+    }
+
+
+def facts_or_none(folder):
+    """Return the facts of the data in ``folder`` if it is there and whole."""
+    if not folder.exists():
+        return None
+    try:
+        return facts(folder)
+    except Exception:  # of many families: each library raises its own
+        return None
+
+
+def reason(error):
+    """Return the kind of an error and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+@contextmanager
+def locked(path):
+    """Hold a lock that the system takes back when a process dies, however it does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("Waiting for another process that prepares it", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def prepare(work, folder):
+    """Prepare the data set below ``work``, put it into ``folder``, return its facts.
+
+    ``work`` has nothing else in it, and is deleted.
+    """
+    shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
+    builder = tfds.builder(NAME, data_dir=work)
+    made, archives = Path(builder.data_dir), work / "archives"
+    if folder.exists():
+        print(f"{folder} is not whole, and is prepared anew", flush=True)
+    try:
+        archives.mkdir(parents=True)
+        fetch(builder.url_infos, archives, folder)
+        config = tfds.download.DownloadConfig(manual_dir=archives)
+        with redirect_stdout(None):  # it would name the place that is left in the end
+            builder.download_and_prepare(
+                download_dir=work / "downloads", download_config=config
+            )
+        found = facts(made)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            folder.rename(work / "not_whole")
+        made.rename(folder)
+        return found
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
 def main():
-    """Prepare the data set unless that is done."""
+    """Prepare the data set unless it is there and whole, and write its facts down."""
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    builder = tfds.builder("fashion_mnist:3.*.*")
-    if not builder.data_path.exists():
-        prepare(builder)
-    print(f"Fashion-MNIST is in {builder.data_dir}")
+    root = Path(tfds.core.constants.DATA_DIR).expanduser()
+    folder = root / NAME / str(tfds.builder_cls(NAME).VERSION)
+    # What tensorflow-datasets itself left when it was killed, and nobody writes now.
+    for path in folder.parent.glob("incomplete.*"):
+        if time.time() - path.stat().st_mtime > ABANDONED:
+            shutil.rmtree(path, ignore_errors=True)
+    made = facts_or_none(folder)
+    try:
+        if made is None:
+            with locked(root / f"{NAME}.lock"):
+                work = root / f"{NAME}.preparing"
+                made = facts_or_none(folder) or prepare(work, folder)
+    except Exception as error:  # of many families, as above
+        sys.exit(
+            f"Fashion-MNIST cannot be put into {folder}: {reason(error)}\n"
+            "Make room there, or set TFDS_DATA_DIR to a folder that can be written."
+        )
+    FACTS.parent.mkdir(exist_ok=True)
+    FACTS.write_text(json.dumps(made, indent=2) + "\n")
+    print(f"Fashion-MNIST is in {folder}")
 
 
 if __name__ == "__main__":

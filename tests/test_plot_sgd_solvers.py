@@ -1,5 +1,6 @@
 """The flagship page: flags, data, losses, step sizes, curves, log, figure."""
 
+import contextlib
 import os
 from functools import partial
 
@@ -89,7 +90,7 @@ def settings_of(page, *flags):
 
 def draw(page, seed=0, flags=()):
     settings = settings_of(page, *flags)
-    examples, _, _ = page.load_data(settings.dataset)
+    (examples,), _ = page.load(settings.dataset, "train")
     return page.draw_minibatches(examples, settings, seed)
 
 
@@ -105,12 +106,11 @@ def problem(page):
     return count, minibatches, params, solvers
 
 
-def test_load_data(page):
-    examples, test, num_classes = page.load_data("fashion_mnist")
-    assert num_classes == 10
-    assert len(examples) == 1_600
-    assert [len(labels) for _, labels in test] == [250, 60]
-    images, labels = test[1]
+def test_load(page):
+    (train, test), info = page.load("fashion_mnist", "train", "test")
+    assert info.features["label"].num_classes == 10
+    assert (len(train), len(test)) == (1_600, 310)
+    images, labels = next(test.batch(60).as_numpy_iterator())
     assert (images.shape, images.dtype) == ((60, 28, 28, 1), np.uint8)
     assert (labels.shape, labels.dtype) == ((60,), np.int64)
 
@@ -159,6 +159,17 @@ def test_number_of_parameters(page):
     assert "6,794" in PAGE.read_text()
 
 
+@contextlib.contextmanager
+def mock_data():
+    """All data sets are there, with random images, and have nothing to download."""
+    with (
+        tfds.testing.mock_data(num_examples=16),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(tfds.core.DatasetBuilder, "url_infos", {})
+        yield
+
+
 @pytest.mark.parametrize(
     "dataset, shape, num_classes",
     [
@@ -169,21 +180,22 @@ def test_number_of_parameters(page):
     ],
 )
 def test_every_data_set(page, dataset, shape, num_classes):
-    with tfds.testing.mock_data(num_examples=16):
+    with mock_data():
         settings = settings_of(page, f"--dataset={dataset}", "--batch_size=8")
-        examples, test, classes = page.load_data(dataset)
+        (examples, test), info = page.load(dataset, "train", "test")
         minibatches = page.draw_minibatches(examples, settings, 0)
     images, labels = minibatches[0]
-    assert (images.shape, classes) == ((8, *shape), num_classes)
-    assert test[0][0].shape == (16, *shape)
-    net = page.CNN(4, classes)
+    assert images.shape == (8, *shape)
+    assert info.features["label"].num_classes == num_classes
+    assert next(test.batch(16).as_numpy_iterator())[0].shape == (16, *shape)
+    net = page.CNN(4, num_classes)
     params = jax.jit(net.init)(jax.random.key(0), images)
     loss, _ = page.loss_fun(net, jax.new_ref(0), params, images, labels)
     assert loss == pytest.approx(np.log(num_classes), rel=0.3)
 
 
 def test_a_run_on_many_classes_in_colour(run_page):
-    with tfds.testing.mock_data(num_examples=16):
+    with mock_data():
         run = run_page(
             "--dataset=cifar100", "--batch_size=8", "--maxiter=1", "--num_seeds=2"
         )
@@ -596,7 +608,7 @@ import jax, jax.numpy as jnp, numpy as np
 spec = importlib.util.spec_from_file_location("page", sys.argv[1])
 page = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(page)
-runs = {"images": len(page.load_data("fashion_mnist")[0])}
+runs = {"images": len(page.load("fashion_mnist", "train")[0][0])}
 for which, flags in ("default", []), ("tuned", ["--rmsprop_stepsize=0.01"]):
     curves, table = page.main(["page", *flags])
     for logs, (name, row) in zip(curves.values(), table.items()):

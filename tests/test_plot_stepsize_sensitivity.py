@@ -33,14 +33,20 @@ def page():
 
 
 @pytest.fixture(scope="module")
-def small_images(page):
+def few(page):
     """Return a function that loads a tenth of as many images to train on."""
-    load = page.load_small_images
-    return lambda split: load(split.replace("10000", "1000"))
+    load = page.load
+    return lambda name, *splits: load(name, *(x.replace("00]", "0]") for x in splits))
 
 
 @pytest.fixture(scope="module")
-def run_page(page, small_images):
+def small_images(page, few):
+    """Return a function that makes images and labels of a split so loaded."""
+    return lambda split: page.shrink(few("fashion_mnist", split)[0][0])
+
+
+@pytest.fixture(scope="module")
+def run_page(page, few):
     """Return a function that runs ``main`` on few images and tells all that came of it.
 
     ``sweeps`` are arguments and results of the calls of ``sweep``.
@@ -57,7 +63,7 @@ def run_page(page, small_images):
             pytest.MonkeyPatch.context() as patch,
             contextlib.redirect_stdout(io.StringIO()) as log,
         ):
-            patch.setattr(page, "load_small_images", small_images)
+            patch.setattr(page, "load", few)
             patch.setattr(page, "sweep", watched)
             results = page.main(["page", *flags])
         figure = plt.gcf()
@@ -115,7 +121,7 @@ def test_wrong_flags(page, wrong):
 
 
 def test_images_are_means_of_squares_of_four_pixels(page):
-    images, labels = page.load_small_images("train[:6]")
+    images, labels = page.shrink(page.load("fashion_mnist", "train[:6]")[0][0])
     assert (images.shape, images.dtype) == ((6, 196), np.float32)
     data = tfds.load("fashion_mnist", split="train[:6]", as_supervised=True)
     pairs = list(tfds.as_numpy(data))

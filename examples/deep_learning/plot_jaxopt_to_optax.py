@@ -2,7 +2,7 @@
 # /// script
 # requires-python = ">=3.11,<3.14"
 # dependencies = ["absl-py", "flax", "importlib_resources", "jax", "jaxopt",
-#   "matplotlib", "numpy", "optax", "tensorflow-datasets",
+#   "matplotlib", "numpy", "optax", "requests", "tensorflow-datasets",
 #   "tensorflow-cpu; platform_machine == 'x86_64'",
 #   "tensorflow; platform_machine != 'x86_64'"]
 # ///
@@ -13,8 +13,7 @@ JAXopt is no longer maintained. What in Optax makes the same steps as its stocha
 solvers do? Each row here is run, both sides on the network and the minibatches of
 :doc:`the first page <plot_sgd_solvers>`:
 
-- :class:`jaxopt.PolyakSGD` [1]_ becomes :func:`optax.polyak_sgd`, also as ``SPS+`` and
-  with momentum;
+- :class:`jaxopt.PolyakSGD` [1]_ becomes :func:`optax.polyak_sgd`, with momentum, too;
 - :class:`jaxopt.ArmijoSGD` [2]_ becomes :func:`optax.scale_by_backtracking_linesearch`
   after :func:`optax.sgd`, but for ``reset_option="goldstein"``, which this page adds;
 - :class:`jaxopt.OptaxSolver` becomes a loop over what it wraps.
@@ -27,7 +26,11 @@ That two runs agree to the last digit holds for jitted updates, on one machine.
 # --------
 # As on :doc:`the first page <plot_sgd_solvers>`, they are flags.
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from absl import flags
 
@@ -62,8 +65,6 @@ ARGV = sys.argv[:1] if "get_ipython" in globals() else sys.argv
 if __name__ == "__main__":
     parse(ARGV)
 
-from concurrent.futures import ThreadPoolExecutor
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -71,6 +72,7 @@ import jaxopt
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
+import requests
 import tensorflow_datasets as tfds
 
 
@@ -78,14 +80,26 @@ import tensorflow_datasets as tfds
 # Data and model
 # --------------
 # Both are those of :doc:`the first page <plot_sgd_solvers>`, which explains them.
-def draw_minibatches(examples, settings, seed):
-    """Return maxiter + 2 pairs (images, labels).
-
-    Images are uint8 (batch_size, height, width, channels), labels int64 (batch_size,).
-    """
-    examples = examples.repeat().shuffle(10 * settings.batch_size, seed=seed)
-    minibatches = examples.batch(settings.batch_size).take(settings.maxiter + 2)
-    return list(tfds.as_numpy(minibatches))
+def load(dataset, *splits):
+    """Return splits of a data set, as a list, and its info; exit if it is not whole."""
+    name, options = f"{dataset}:3.*.*", {"as_supervised": True, "with_info": True}
+    try:
+        builder = tfds.builder(name)
+        with TemporaryDirectory() as folder, suppress(FileExistsError):
+            missing = {} if builder.data_path.exists() else builder.url_infos
+            for url, archive in missing.items():
+                answer = requests.get(url, timeout=5)
+                answer.raise_for_status()
+                Path(folder, archive.filename).write_bytes(answer.content)
+            config = tfds.download.DownloadConfig(manual_dir=folder)
+            builder.download_and_prepare(download_dir=folder, download_config=config)
+        data, info = tfds.load(name, split=list(splits), download=False, **options)
+        sum(1 for split in data for _ in split.batch(1_000))
+    except Exception as error:  # of many families: each library raises its own
+        folder = f"{tfds.core.constants.DATA_DIR}/{dataset}"
+        remedy = "Run this again without it and with a network, or set TFDS_DATA_DIR."
+        sys.exit(f"{folder} cannot be read or made: {error!r:.200}\n{remedy}")
+    return data, info
 
 
 # %%
@@ -112,7 +126,14 @@ class CNN(nn.Module):
 
 
 # %%
-# The loss is the mean over a minibatch.
+# Minibatches are drawn once for both sides. The loss is the mean over one.
+def draw_minibatches(examples, settings, seed):
+    """Return maxiter + 2 pairs: images (batch_size, height, width, 1 or 3), labels."""
+    examples = examples.repeat().shuffle(10 * settings.batch_size, seed=seed)
+    minibatches = examples.batch(settings.batch_size).take(settings.maxiter + 2)
+    return list(tfds.as_numpy(minibatches))
+
+
 def mean_loss(net, params, images, labels):
     """Return the mean multiclass logistic loss of a minibatch."""
     logits = net.apply(params, images)
@@ -186,13 +207,9 @@ def make_update(fun, solver):
 # ----------------
 # JAXopt's third reset option keeps a step size until it is wrong: it shrinks one after
 # which the loss has not decreased enough, and grows one after which it has decreased by
-# nearly all that the gradient promises. Optax lacks it. Its search, and around that a
-# transformation, whose state is the step size:
+# nearly all that the gradient promises. Optax lacks it. This is its search:
 def search_goldstein(trial, rate, value, slope, slope_rtol, cap, maxls):
-    """Return the step size that suits ``trial(rate)``, the loss after such a step.
-
-    ``value`` is the loss before it, ``slope`` the squared norm of the gradient.
-    """
+    """Return the step size that suits ``trial(rate)``, the loss after such a step."""
 
     def scale_if(wrong, factor, rate, loss):
         new = jnp.minimum(factor * rate, cap)
@@ -212,7 +229,7 @@ def search_goldstein(trial, rate, value, slope, slope_rtol, cap, maxls):
 
 
 # %%
-# It goes where ``optax.scale_by_backtracking_linesearch`` would, with its arguments.
+# It goes where ``optax.scale_by_backtracking_linesearch`` would; its state is a rate.
 def scale_by_goldstein(maxls, slope_rtol, max_learning_rate):
     """Return ``jaxopt.ArmijoSGD(reset_option="goldstein")`` as a transformation."""
 
@@ -250,10 +267,7 @@ def make_pairs(fun, cap):
             jaxopt.PolyakSGD(fun, max_stepsize=cap / 100, momentum=0.9),
             optax.chain(optax.polyak_sgd(cap / 100), optax.trace(0.9)),
         ),
-        "OptaxSolver": (
-            jaxopt.OptaxSolver(fun, optax.adam(1e-3)),
-            optax.adam(1e-3),
-        ),
+        "OptaxSolver": (jaxopt.OptaxSolver(fun, optax.adam(1e-3)), optax.adam(1e-3)),
     }
 
 
@@ -267,20 +281,14 @@ def make_searches(fun, cap, aggressiveness, maxls=20):
     coef, eps = 1 - aggressiveness, jnp.finfo(jnp.array(cap)).eps
     search = partial(optax.scale_by_backtracking_linesearch, maxls, slope_rtol=coef)
     search = partial(search, max_learning_rate=cap, atol=eps)
-    return {
-        "ArmijoSGD, increase": (
-            armijo(reset_option="increase"),
-            optax.chain(optax.sgd(1.0), search(increase_factor=1.5)),
-        ),
-        "ArmijoSGD, conservative": (
-            armijo(reset_option="conservative"),
-            optax.chain(optax.sgd(1.0), search(increase_factor=1.0)),
-        ),
-        "ArmijoSGD, goldstein": (
-            armijo(reset_option="goldstein"),
-            optax.chain(optax.sgd(1.0), scale_by_goldstein(maxls, coef, cap)),
-        ),
+    after = partial(optax.chain, optax.sgd(1.0))
+    rules = {
+        "increase": after(search(increase_factor=1.5)),
+        "conservative": after(search(increase_factor=1.0)),
+        "goldstein": after(scale_by_goldstein(maxls, coef, cap)),
     }
+    pairs = {name: (armijo(reset_option=name), rule) for name, rule in rules.items()}
+    return {f"ArmijoSGD, {name}": pair for name, pair in pairs.items()}
 
 
 # %%
@@ -390,16 +398,9 @@ def plot_losses(results):
 
 # %%
 # Minibatches and initial parameters of a seed are the same for all.
-def load_examples():
-    """Return the training examples of Fashion-MNIST."""
-    config = tfds.ReadConfig(try_autocache=False)
-    load = partial(tfds.load, as_supervised=True, read_config=config)
-    return load("fashion_mnist:3.*.*", split="train")
-
-
 def main(argv):
     """Compare all pairs from every seed; return the numbers of both tables."""
-    settings, examples, starts = parse(argv), load_examples(), []
+    settings, starts, (examples,) = parse(argv), [], load("fashion_mnist", "train")[0]
     net = CNN(settings.net_width, 10)
     init, fun = jax.jit(net.init), jax.jit(partial(mean_loss, net))
     for seed in range(settings.num_seeds):
@@ -426,7 +427,8 @@ if __name__ == "__main__":
 # Six of seven rows agree to the last digit: in every parameter, before every step, from
 # every seed. Momentum may differ by rounding errors, for it adds the same terms in
 # another order. That much holds for jitted updates on one machine; one that runs by
-# single operations rounds differently, and long steps make such a difference grow.
+# single operations rounds differently, and long steps make such a difference grow. The
+# rows hold for other settings, too: try ``--aggressiveness=0.5``.
 #
 # What a state of JAXopt reports, the loop has at hand: ``error`` is
 # ``optax.tree.norm(grad)``, and the ``stepsize`` of Optax's own line search is
@@ -441,8 +443,6 @@ if __name__ == "__main__":
 #
 #    steps = optax.scale_by_polyak(max_learning_rate=c * max_stepsize)
 #    solver = optax.chain(steps, optax.scale(-1 / c))
-#
-# The rows hold for other settings, too: try ``--aggressiveness=0.5``.
 #
 # .. rubric:: References
 #

@@ -2,7 +2,7 @@
 # /// script
 # requires-python = ">=3.11,<3.14"
 # dependencies = ["absl-py", "flax", "importlib_resources", "jax", "jaxopt",
-#   "matplotlib", "numpy", "optax", "scipy", "tensorflow-datasets",
+#   "matplotlib", "numpy", "optax", "requests", "scipy", "tensorflow-datasets",
 #   "tensorflow-cpu; platform_machine == 'x86_64'",
 #   "tensorflow; platform_machine != 'x86_64'"]
 # ///
@@ -29,7 +29,10 @@ Five seeds tell merit from luck, but not a solver from the setting it was given.
 # They are a script's flags. They come before the slow imports, to answer a mistyped one
 # at once, and in a registry of the page's own, so that a notebook can rerun this cell.
 import sys
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from absl import flags
@@ -76,6 +79,7 @@ import jaxopt
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
+import requests
 import tensorflow_datasets as tfds
 from scipy.ndimage import uniform_filter1d
 
@@ -83,23 +87,36 @@ from scipy.ndimage import uniform_filter1d
 # %%
 # Data
 # ----
+# A download has a time limit, since TensorFlow Datasets waits for a silent server for
+# ever, and another process may finish first. All is read, and kept, before it is used,
+# which tells what is damaged.
+def load(dataset, *splits):
+    """Return splits of a data set, as a list, and its info; exit if it is not whole."""
+    name, options = f"{dataset}:3.*.*", {"as_supervised": True, "with_info": True}
+    try:
+        builder = tfds.builder(name)
+        with TemporaryDirectory() as folder, suppress(FileExistsError):
+            missing = {} if builder.data_path.exists() else builder.url_infos
+            for url, archive in missing.items():
+                answer = requests.get(url, timeout=5)
+                answer.raise_for_status()
+                Path(folder, archive.filename).write_bytes(answer.content)
+            config = tfds.download.DownloadConfig(manual_dir=folder)
+            builder.download_and_prepare(download_dir=folder, download_config=config)
+        data, info = tfds.load(name, split=list(splits), download=False, **options)
+        sum(1 for split in data for _ in split.batch(1_000))
+    except Exception as error:  # of many families: each library raises its own
+        folder = f"{tfds.core.constants.DATA_DIR}/{dataset}"
+        remedy = "Run this again without it and with a network, or set TFDS_DATA_DIR."
+        sys.exit(f"{folder} cannot be read or made: {error!r:.200}\n{remedy}")
+    return data, info
+
+
+# %%
 # A seed's minibatches are drawn once and every solver is given the same list, because a
 # shuffled pipeline has another order each time it is read.
-def load_data(dataset):
-    """Return training examples, test minibatches and the number of classes."""
-    # The cache that is added by default warns when the data is not read to its end.
-    config = tfds.ReadConfig(try_autocache=False)
-    load = partial(tfds.load, as_supervised=True, with_info=True, read_config=config)
-    (examples, test), info = load(f"{dataset}:3.*.*", split=["train", "test"])
-    test = list(tfds.as_numpy(test.batch(250)))
-    return examples, test, info.features["label"].num_classes
-
-
 def draw_minibatches(examples, settings, seed):
-    """Return maxiter + 2 pairs (images, labels).
-
-    Images are uint8 (batch_size, height, width, channels), labels int64 (batch_size,).
-    """
+    """Return maxiter + 2 pairs: images (batch_size, height, width, 1 or 3), labels."""
     examples = examples.repeat().shuffle(10 * settings.batch_size, seed=seed)
     minibatches = examples.batch(settings.batch_size).take(settings.maxiter + 2)
     return list(tfds.as_numpy(minibatches))
@@ -254,8 +271,10 @@ def plot_curves(curves, title):
 def main(argv):
     """Train every solver from every seed; return its logs and its row of the table."""
     settings = parse(argv)
-    examples, test, num_classes = load_data(settings.dataset)
-    net, count = CNN(settings.net_width, num_classes), jax.new_ref(0)
+    (examples, test), info = load(settings.dataset, "train", "test")
+    test = list(tfds.as_numpy(test.batch(250)))
+    net = CNN(settings.net_width, info.features["label"].num_classes)
+    count = jax.new_ref(0)
     init, predict = jax.jit(net.init), jax.jit(net.apply)
     solvers = make_solvers(jax.jit(partial(loss_fun, net, count)), settings)
     starts, curves, table = [], {}, {}

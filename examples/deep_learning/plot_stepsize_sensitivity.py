@@ -30,7 +30,10 @@ network, on one data set, for 300 steps.
 # --------
 # As in :doc:`the first page <plot_sgd_solvers>`, they are flags.
 import sys
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from absl import flags
 
@@ -69,6 +72,7 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
+import requests
 import tensorflow_datasets as tfds
 
 # In the middle of each pair of powers of ten, too.
@@ -78,12 +82,35 @@ STEPSIZES = np.logspace(-3, 2, 11)
 # %%
 # Data
 # ----
-# Fashion-MNIST with a quarter of its pixels and a sixth of its training images, because
-# every step is made 55 times for each solver.
-def load_small_images(split):
+# It is loaded as on :doc:`the first page <plot_sgd_solvers>`.
+def load(dataset, *splits):
+    """Return splits of a data set, as a list, and its info; exit if it is not whole."""
+    name, options = f"{dataset}:3.*.*", {"as_supervised": True, "with_info": True}
+    try:
+        builder = tfds.builder(name)
+        with TemporaryDirectory() as folder, suppress(FileExistsError):
+            missing = {} if builder.data_path.exists() else builder.url_infos
+            for url, archive in missing.items():
+                answer = requests.get(url, timeout=5)
+                answer.raise_for_status()
+                Path(folder, archive.filename).write_bytes(answer.content)
+            config = tfds.download.DownloadConfig(manual_dir=folder)
+            builder.download_and_prepare(download_dir=folder, download_config=config)
+        data, info = tfds.load(name, split=list(splits), download=False, **options)
+        sum(1 for split in data for _ in split.batch(1_000))
+    except Exception as error:  # of many families: each library raises its own
+        folder = f"{tfds.core.constants.DATA_DIR}/{dataset}"
+        remedy = "Run this again without it and with a network, or set TFDS_DATA_DIR."
+        sys.exit(f"{folder} cannot be read or made: {error!r:.200}\n{remedy}")
+    return data, info
+
+
+# %%
+# Of Fashion-MNIST, a quarter of the pixels and a sixth of the training images will do,
+# because every step is made 55 times for each solver.
+def shrink(examples):
     """Return images as float32 (n, 196), from 0 to 1, and their labels (n,)."""
-    load = partial(tfds.load, as_supervised=True, batch_size=-1)
-    images, labels = tfds.as_numpy(load("fashion_mnist:3.*.*", split=split))
+    images, labels = next(examples.batch(len(examples)).as_numpy_iterator())
     means = images.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4), dtype=np.float32)
     return means.reshape(-1, 196) / 255, labels
 
@@ -248,7 +275,7 @@ def plot_sweep(results):
 def main(argv):
     """Train with each solver and step size; return {name: (losses, accuracies)}."""
     settings = parse(argv)
-    train, test = load_small_images("train[:10000]"), load_small_images("test")
+    train, test = map(shrink, load("fashion_mnist", "train[:10000]", "test")[0])
     net, results = MLP(settings.num_features), {}
     keys = jax.vmap(jax.random.key)(np.arange(settings.num_seeds))
     params = jax.vmap(net.init, (0, None))(keys, train[0][:1])
