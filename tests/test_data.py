@@ -1,0 +1,670 @@
+"""Data, prepared by the build or by a page, when sources, disks and processes fail.
+
+The sources are stand-ins on loopback, with the true archives, which come from whichever
+real source answers.
+"""
+
+import contextlib
+import hashlib
+import http.server
+import importlib
+import json
+import os
+import re
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import pytest
+import tensorflow_datasets as tfds
+import trustme
+from conftest import PAGE, PAGES
+
+SCRIPT = Path(__file__).parents[1] / "docs" / "prepare_data.py"
+sys.path.insert(0, str(SCRIPT.parent))
+prepare_data = importlib.import_module(SCRIPT.stem)
+
+OWN = "fashion-mnist.s3-website.eu-central-1.amazonaws.com"
+MIRROR = "raw.githubusercontent.com"
+DEB = "dataset-fashion-mnist_1_all.deb"
+FOLDER = "fashion_mnist/3.0.1"
+RECORDS = "fashion_mnist-train.tfrecord-00000-of-00001"
+# Of all images and labels, as the built pages tell it.
+SHA256 = "5027f0cd7f9145ed568a771a6757ee402f4539a89a1cfe914ce21d7314c9da11"
+
+needs_apt = pytest.mark.skipif(
+    not (shutil.which("apt-get") and shutil.which("dpkg-deb")),
+    reason="this system has no apt-get and dpkg-deb",
+)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves files by name, as a proxy and in the manner of their host."""
+
+    host = None
+
+    def manner(self):
+        source = {OWN: "own", MIRROR: "mirror"}.get(self.host, "other")
+        return self.server.manners.get(source, "refuse")
+
+    def do_CONNECT(self):
+        self.host = self.path.partition(":")[0]
+        self.server.asked.append((self.host, None))
+        if self.manner() == "stall":
+            self.server.over.wait()
+        elif self.manner() != "refuse":
+            self.send_response(200)
+            self.end_headers()
+            self.request = self.server.tls.wrap_socket(self.request, server_side=True)
+            self.setup()
+            self.close_connection = False
+
+    def do_GET(self):
+        url = urlsplit(self.path)
+        name = PurePosixPath(url.path).name
+        self.host = self.host or url.hostname
+        self.server.asked.append((self.host, name))
+        file = self.server.files.get(name)
+        match self.manner():
+            case "stall":
+                self.server.over.wait()
+            case "503":
+                self.send_error(503)
+            case "serve" if file is None:
+                self.send_error(404)
+            case "serve":
+                self.answer(len(file), file)
+            case "serve too much":
+                self.answer(len(file) + 1, file + b"\0")
+            case "cut short":
+                self.answer(len(file), file[: len(file) // 2])
+            case "stall half way":
+                self.answer(len(file), file[: len(file) // 2])
+                self.server.over.wait()
+            case "drip":
+                self.answer(len(file), b"")
+                for _ in range(100):
+                    self.server.over.wait(0.2)
+                    self.wfile.write(b"\0")
+
+    def answer(self, size, content):
+        self.send_response(200)
+        self.send_header("Content-Length", str(size))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def handle(self):
+        # A client may leave early.
+        with contextlib.suppress(OSError):
+            super().handle()
+
+    def finish(self):
+        super().finish()
+        self.request.close()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+def apt_config(folder):
+    """Write settings with which apt knows one repository and nothing of this machine's.
+
+    Return their path.
+    """
+    for name in ("none", "lists/partial", "cache/archives/partial"):
+        (folder / name).mkdir(parents=True)
+    (folder / "sources.list").write_text("deb [trusted=yes] http://debian.invalid ./\n")
+    settings = {
+        "Dir::Etc::Main": "/dev/null",
+        "Dir::Etc::Parts": folder / "none",
+        "Dir::Etc::SourceList": folder / "sources.list",
+        "Dir::Etc::SourceParts": folder / "none",
+        "Dir::State::Lists": folder / "lists",
+        "Dir::Cache": folder / "cache",
+        # apt's own user could not enter the temporary folder.
+        "APT::Sandbox::User": "root",
+    }
+    lines = (f'{name} "{value}";\n' for name, value in settings.items())
+    (folder / "apt.conf").write_text("".join(lines))
+    return folder / "apt.conf"
+
+
+@pytest.fixture
+def network(authority, tmp_path, monkeypatch):
+    """Nothing can be reached, until this function is given files and who serves them.
+
+    It returns the server, a proxy, where ``asked`` has all requests.
+    """
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("APT_CONFIG", str(apt_config(tmp_path / "apt")))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def use(proxy):
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, proxy)
+
+    use("http://127.0.0.1:1")  # a port that nobody listens at
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = False  # so that server_close waits for them
+    server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(MIRROR).configure_cert(server.tls)
+    server.asked, server.over = [], threading.Event()
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+
+    def serve(files, **manners):
+        server.files, server.manners = files, manners
+        use(f"http://127.0.0.1:{server.server_port}")
+        return server
+
+    yield serve
+    server.over.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def start(folder, *options):
+    """Start the script, as if ``folder`` were the repository."""
+    script = folder / "docs" / SCRIPT.name
+    script.parent.mkdir(exist_ok=True)
+    shutil.copy(SCRIPT, script)
+    command = [sys.executable, *options, script]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+
+
+def finish(child, timeout):
+    """Wait for ``child``, and return what came of it."""
+    with child:
+        try:
+            output = child.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            raise
+    return subprocess.CompletedProcess(child.args, child.returncode, *output)
+
+
+def run(folder, *options, timeout=60):
+    # A minute is what a person is asked to wait at most.
+    return finish(start(folder, *options), timeout)
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory):
+    data_dir = tmp_path_factory.mktemp("no_data")
+    return tfds.builder("fashion_mnist:3.*.*", data_dir=data_dir).url_infos
+
+
+@pytest.fixture(scope="module")
+def archives(registered, tmp_path_factory):
+    """The contents of the true archives, by name."""
+    reasons = []
+    for name, fetch in prepare_data.SOURCES.items():
+        folder = tmp_path_factory.mktemp("archives")
+        try:
+            fetch(registered, folder)
+            prepare_data.check(registered, folder)
+        except prepare_data.SourceError as error:
+            # Otherwise a mistake in the script could pass for a missing network.
+            assert "sha256" not in str(error)
+            reasons.append(f"{name}: {error}")
+            continue
+        names = [archive.filename for archive in registered.values()]
+        return {name: (folder / name).read_bytes() for name in names}
+    missing = f"no source has the true archives ({'; '.join(reasons)})"
+    # A person without a network can test the rest; CI has to test this, too.
+    pytest.fail(missing) if "CI" in os.environ else pytest.skip(missing)
+
+
+def assert_nothing_else(data, *others):
+    """Check that ``data`` has nothing but the data set, and the lock of the build."""
+    names = {path.name for path in data.glob("*")}
+    assert names <= {"fashion_mnist", "fashion_mnist.lock"}
+    assert set(data.glob("fashion_mnist/*")) <= {data / FOLDER, *others}
+
+
+def assert_prepared(child, data, source, *others):
+    assert child.returncode == 0, child.stderr
+    (info,) = data.glob("fashion_mnist/3.*/dataset_info.json")
+    assert f"Getting Fashion-MNIST from {source}\n" in child.stdout
+    assert child.stdout.endswith(f"Fashion-MNIST is in {info.parent}\n")
+    assert_nothing_else(data, *others)
+    splits = tfds.builder_from_directory(info.parent).info.splits
+    sizes = {name: split.num_examples for name, split in splits.items()}
+    assert sizes == {"train": 60_000, "test": 10_000}
+
+
+def assert_refused(child, data):
+    assert child.returncode == 1
+    assert child.stderr.startswith("Fashion-MNIST could not be had:\n")
+    assert "Traceback" not in child.stderr
+    for source in prepare_data.SOURCES:
+        assert re.search(f"^  {source}: .", child.stderr, re.MULTILINE)
+    assert f"Run this again with a network, or copy {data / FOLDER}" in child.stderr
+    assert_nothing_else(data)
+    assert not (data / FOLDER).exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "manner", "reason"),
+    [
+        ("own", "503", "status 503"),
+        ("own", "serve", "wrong sha256"),
+        ("own", "serve too much", "larger than registered"),
+        ("own", "cut short", "cut short"),
+        ("own", "stall half way", "cut short"),
+        ("own", "drip", "too slowly"),
+        ("mirror", "refuse", "no connection"),
+        ("mirror", "cut short", "cut short"),
+    ],
+)
+def test_bad_source(source, manner, reason, network, registered, tmp_path):
+    wrong = {archive.filename: bytes(archive.size) for archive in registered.values()}
+    network(wrong, **{source: manner})
+    names = {"own": "its own source", "mirror": "the GitHub mirror"}
+    with pytest.raises(prepare_data.SourceError, match=reason):
+        prepare_data.SOURCES[names[source]](registered, tmp_path)
+        prepare_data.check(registered, tmp_path)
+
+
+def repository(folder, archives):
+    """Return the files of a repository that has a package of ``archives``."""
+    tree = folder / "package"
+    packaged = tree / "usr/share/datasets/fashion-mnist"
+    packaged.mkdir(parents=True)
+    for name, content in archives.items():
+        # Debian's header has another time, and no name before the deflated bytes.
+        _, _, deflated = content[10:].partition(b"\0")
+        header = bytes.fromhex("1f8b0800 ed0ada5e 0003")
+        (packaged / name).write_bytes(header + deflated)
+    control = (
+        "Package: dataset-fashion-mnist\nVersion: 1\nArchitecture: all\n"
+        "Maintainer: Nobody <nobody@example.org>\nDescription: A stand-in\n"
+    )
+    (tree / "DEBIAN").mkdir()
+    (tree / "DEBIAN").chmod(0o755)  # dpkg-deb refuses less
+    (tree / "DEBIAN/control").write_text(control)
+    build = ["dpkg-deb", "-Znone", "--build", tree, folder / DEB]
+    subprocess.run(build, check=True, capture_output=True)
+    deb = (folder / DEB).read_bytes()
+    sha256 = hashlib.sha256(deb).hexdigest()
+    entry = f"{control}Filename: {DEB}\nSize: {len(deb)}\nSHA256: {sha256}\n"
+    return {"Packages": entry.encode(), DEB: deb}
+
+
+@needs_apt
+@pytest.mark.parametrize("listed", [False, True])
+def test_package(listed, network, registered, archives, tmp_path):
+    if not listed and os.geteuid() != 0:
+        pytest.skip("only root refreshes apt's lists")
+    proxy = network(repository(tmp_path, archives), other="serve")
+    if listed:
+        subprocess.run(["apt-get", "update"], check=True, capture_output=True)
+        proxy.asked.clear()
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    prepare_data.from_debian(registered, folder)
+    prepare_data.check(registered, folder)
+    names = [name for _, name in proxy.asked]
+    assert names == [DEB] if listed else {"Packages", DEB} <= set(names)
+
+
+@needs_apt
+def test_package_without_archives(network, tmp_path):
+    network(repository(tmp_path, {}), other="serve")
+    subprocess.run(["apt-get", "update"], check=True, capture_output=True)
+    child = run(tmp_path)
+    assert_refused(child, tmp_path / "data")
+    assert f"dataset-fashion-mnist: {DEB} has no t10k-images" in child.stderr
+
+
+@pytest.mark.usefixtures("network")
+@pytest.mark.parametrize("variable", ["TFDS_DATA_DIR", "HOME"])
+def test_all_refused(variable, monkeypatch, tmp_path):
+    data = tmp_path / "data"
+    if variable == "HOME":
+        monkeypatch.delenv("TFDS_DATA_DIR")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        data = tmp_path / "tensorflow_datasets"
+    assert_refused(run(tmp_path), data)
+
+
+def test_all_stall(network, tmp_path):
+    network({}, own="stall", mirror="stall", other="stall")
+    child = run(tmp_path)
+    assert_refused(child, tmp_path / "data")
+    assert child.stderr.count("no answer") == 2
+
+
+# What is there is whole, or it is made anew
+
+
+def wait_for(condition):
+    """Wait until ``condition`` holds; fail after a minute."""
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    pytest.fail("it did not come to that")
+
+
+def test_killed_then_two_at_once_then_nothing_to_do(network, archives, tmp_path):
+    """The next runs find nothing to trip over, and share the work."""
+    proxy = network(archives, own="stall half way")
+    data = tmp_path / "data"
+    child = start(tmp_path)
+    wait_for(lambda: list(data.glob("*.preparing/archives/*")))
+    child.kill()
+    assert finish(child, 60).returncode == -signal.SIGKILL
+    assert list(data.glob("*.preparing/archives/*"))
+    # And what tensorflow-datasets leaves when it is killed: long ago, or at work.
+    old, new = (data / f"fashion_mnist/incomplete.{x}_3.0.1" for x in ("OLD", "NEW"))
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, 0))
+
+    proxy = network(archives, own="serve")
+    proxy.asked.clear()
+    children = [finish(child, 300) for child in [start(tmp_path), start(tmp_path)]]
+    first, second = sorted(children, key=lambda child: "Getting" not in child.stdout)
+    assert_prepared(first, data, "its own source", new)
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.startswith("Waiting for another process that prepares it\n")
+    assert len(proxy.asked) == 4
+    assert {host for host, _ in proxy.asked} == {OWN}
+    assert new.exists()
+    facts = json.loads((tmp_path / "docs/_build/data.json").read_text())
+    assert facts["name"] == "fashion_mnist 3.0.1"
+    assert facts["sha256"] == SHA256
+
+    proxy.asked.clear()
+    third = run(tmp_path, "-X", "importtime")
+    assert third.returncode == 0
+    assert third.stdout == first.stdout.splitlines(keepends=True)[-1]
+    assert proxy.asked == []
+    imported = re.findall(r"^import time:.*\| +(\S+)$", third.stderr, re.MULTILINE)
+    assert "tensorflow_datasets" in imported
+    assert "tensorflow" not in imported
+
+
+@pytest.fixture(scope="module")
+def prepared(registered, archives, tmp_path_factory):
+    """A folder with the data set, prepared from the true archives."""
+    data = tmp_path_factory.mktemp("prepared")
+    for name, content in archives.items():
+        (data / "archives").mkdir(exist_ok=True)
+        (data / "archives" / name).write_bytes(content)
+    config = tfds.download.DownloadConfig(manual_dir=data / "archives")
+    builder = tfds.builder("fashion_mnist", data_dir=data / "data")
+    builder.download_and_prepare(download_dir=data, download_config=config)
+    return data / "data"
+
+
+def flip(folder):
+    with (folder / RECORDS).open("r+b") as file:
+        file.seek(-1_000_000, os.SEEK_END)  # past what any page trains on
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def cut_in_a_record(folder):
+    os.truncate(folder / RECORDS, (folder / RECORDS).stat().st_size - 1)
+
+
+def cut_between_records(folder):
+    """A record is its length, in 8 bytes, a checksum of that, itself, and another."""
+    content, end = (folder / RECORDS).read_bytes(), 0
+    for _ in range(50_000):
+        end += 8 + 4 + int.from_bytes(content[end : end + 8], "little") + 4
+    os.truncate(folder / RECORDS, end)
+
+
+def lose_records(folder):
+    (folder / RECORDS).unlink()
+
+
+def lose_info(folder):
+    (folder / "dataset_info.json").unlink()
+
+
+def spoil_info(folder):
+    (folder / "dataset_info.json").write_text("{")
+
+
+def lose_all(folder):
+    for path in folder.iterdir():
+        path.unlink()
+
+
+DAMAGES = [flip, cut_in_a_record, cut_between_records, lose_records, lose_info]
+DAMAGES += [spoil_info, lose_all]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def damaged(request, prepared, tmp_path):
+    """A copy of the data set that is not whole; of this process' data sets, the one."""
+    shutil.copytree(prepared, tmp_path / "data")
+    request.param(tmp_path / "data" / FOLDER)
+    return tmp_path / "data" / FOLDER
+
+
+@pytest.fixture
+def use_data(monkeypatch):
+    """Return a function that makes a folder that of tensorflow-datasets, here."""
+    return lambda data: monkeypatch.setattr(
+        tfds.core.constants, "DATA_DIR", os.fspath(data)
+    )
+
+
+def assert_exits(load, data):
+    """Check that a page exits with a message on the data set's folder in ``data``."""
+    with pytest.raises(SystemExit) as stop:
+        load("fashion_mnist", "train", "test")
+    fault, remedy = stop.value.code.splitlines()
+    assert fault.startswith(f"{data}/fashion_mnist cannot be read or made: ")
+    assert remedy.startswith("Run this again without it and with a network, or set TF")
+    return fault
+
+
+@pytest.mark.usefixtures("network")
+@pytest.mark.parametrize("damaged", DAMAGES, indirect=True)
+def test_damaged_data_is_found_before_it_is_used(damaged, page, use_data, monkeypatch):
+    """By the build and by a page, which leave it as it is."""
+    before = contents(damaged)
+    monkeypatch.setattr(prepare_data, "FACTS", damaged / "none")
+    assert prepare_data.facts_or_none(damaged) is None
+    use_data(damaged.parents[1])
+    assert_exits(page.load, damaged.parents[1])
+    assert contents(damaged) == before
+
+
+@pytest.mark.parametrize("damaged", [flip], indirect=True)
+def test_the_build_repairs_damaged_data(damaged, network, archives, tmp_path):
+    """If it can have the archives; else it says what to do, and leaves all there is."""
+    before = contents(damaged)
+    child = run(tmp_path)
+    assert child.returncode == 1
+    said = f"{damaged} is not whole, and is prepared anew\n"
+    assert child.stdout.startswith(said)
+    assert f"Run this again with a network, or copy {damaged} from" in child.stderr
+    assert contents(damaged) == before
+    proxy = network(archives, own="503", mirror="serve")
+    child = run(tmp_path, timeout=300)
+    assert_prepared(child, tmp_path / "data", "the GitHub mirror")
+    assert {host for host, _ in proxy.asked} == {OWN, MIRROR}
+    assert child.stdout.startswith(said)
+    facts = json.loads((tmp_path / "docs/_build/data.json").read_text())
+    assert facts["sha256"] == SHA256
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"files": "others"}'])
+def test_facts_that_are_not_of_the_data_are_made_anew(
+    content, prepared, monkeypatch, tmp_path
+):
+    (tmp_path / "data.json").write_text(content)
+    monkeypatch.setattr(prepare_data, "FACTS", tmp_path / "data.json")
+    facts = prepare_data.facts_or_none(prepared / FOLDER)
+    assert facts["sha256"] == SHA256
+    # Known again without being read.
+    facts["sha256"] = "as it was read before"
+    (tmp_path / "data.json").write_text(json.dumps(facts))
+    assert prepare_data.facts_or_none(prepared / FOLDER) == facts
+
+
+# Disks
+
+
+@contextlib.contextmanager
+def mounted(folder, *options):
+    """Mount a file system at ``folder``; a test that needs one skips if it may not."""
+    folder.mkdir(exist_ok=True)
+    mount = subprocess.run(["mount", *options, folder], capture_output=True, text=True)
+    if mount.returncode != 0:
+        pytest.skip(f"this process may not mount: {mount.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@contextlib.contextmanager
+def disk(kind, folder):
+    """Have a disk at ``folder`` that is read-only, or has the size that is given."""
+    if kind == "ro" and os.geteuid() != 0:  # root may write all the same
+        folder.mkdir(mode=0o555)
+        yield
+    else:
+        with mounted(folder, "-t", "tmpfs", "-o", kind, "none"):
+            yield
+
+
+def test_a_read_only_disk(network, archives, page, use_data, tmp_path):
+    network(archives, own="serve")
+    data = tmp_path / "data"
+    with disk("ro", data):
+        assert_no_room(run(tmp_path), data)
+        use_data(data)
+        assert_exits(page.load, data)
+
+
+# Full when the archives come, when they are unpacked, and when records are written.
+@pytest.mark.parametrize("size", ["16m", "60m", "100m"])
+def test_a_full_disk(size, network, archives, page, use_data, tmp_path):
+    network(archives, own="serve")
+    data = tmp_path / "data"
+    with disk(f"size={size}", data):
+        assert_no_room(run(tmp_path), data)
+        if size == "16m":  # a page unpacks elsewhere
+            use_data(data)
+            assert_exits(page.load, data)
+            assert_nothing_else(data)
+
+
+def assert_no_room(child, data):
+    assert child.returncode == 1
+    fault, remedy = child.stderr.splitlines()[-2:]
+    assert fault.startswith(f"Fashion-MNIST cannot be put into {data / FOLDER}: ")
+    assert "set TFDS_DATA_DIR to a folder that can be written" in remedy
+    assert "Traceback" not in child.stderr
+    assert_nothing_else(data)
+
+
+def test_data_on_a_disk_that_cannot_be_written(
+    prepared, page, use_data, monkeypatch, tmp_path
+):
+    """As in a folder of a whole institute."""
+    data = tmp_path / "data"
+    with mounted(data, "--bind", prepared):
+        subprocess.run(["mount", "-o", "remount,bind,ro", data], check=True)
+        monkeypatch.setenv("TFDS_DATA_DIR", str(data))
+        child = run(tmp_path)
+        assert child.returncode == 0, child.stderr
+        use_data(data)
+        (train,), _ = page.load("fashion_mnist", "train")
+        assert len(train) == 60_000
+
+
+# What a page does by itself
+
+
+@pytest.mark.parametrize(
+    "manner, reason",
+    [
+        ("refuse", "ProxyError"),
+        ("503", "503 Server Error"),
+        ("stall", "Read timed out"),
+        ("stall half way", "Read timed out"),
+        ("cut short", "IncompleteRead"),
+        ("wrong bytes", "NonMatchingChecksumError"),
+    ],
+)
+def test_a_page_without_data(
+    manner, reason, network, registered, page, use_data, tmp_path
+):
+    wrong = {archive.filename: bytes(archive.size) for archive in registered.values()}
+    proxy = network(wrong, own="serve" if manner == "wrong bytes" else manner)
+    use_data(tmp_path / "data")
+    start = time.monotonic()
+    assert reason in assert_exits(page.load, tmp_path / "data")
+    assert time.monotonic() - start < 60
+    assert {host for host, _ in proxy.asked} == {OWN}
+    assert_nothing_else(tmp_path / "data")
+
+
+LOAD = """
+import runpy, sys
+(train,), _ = runpy.run_path(sys.argv[1])["load"]("fashion_mnist", "train")
+print(len(train))
+"""
+
+
+def test_two_pages_prepare_their_data_at_once(network, archives, tmp_path):
+    proxy = network(archives, own="serve")
+    command, pipe = [sys.executable, "-c", LOAD, PAGE], subprocess.PIPE
+    children = [
+        subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) for _ in range(2)
+    ]
+    for child in [finish(child, 300) for child in children]:
+        assert child.returncode == 0, child.stderr
+        assert child.stdout.endswith("60000\n")
+    assert len(proxy.asked) == 8
+    assert_nothing_else(tmp_path / "data")
+
+
+@pytest.mark.usefixtures("network")
+@pytest.mark.parametrize(
+    "script",
+    [page for page in PAGES if "tfds.load" in page.read_text()],
+    indirect=True,
+    ids=lambda page: page.stem,
+)
+def test_the_script_says_so_too(script, tmp_path):
+    """No traceback, and a status that is not 0."""
+    child = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=60
+    )
+    assert child.returncode == 1
+    assert child.stdout == ""
+    fault, _ = child.stderr.splitlines()[-2:]
+    assert fault.startswith(f"{tmp_path}/data/fashion_mnist cannot be read or made: ")
+    assert "Traceback" not in child.stderr
