@@ -38,9 +38,12 @@ test: html  ## run all tests, on the built site too
 bench: data  ## time the flagship in turns with the loop it replaced, 15 minutes
 	$(BIN)/python benchmarks/bench.py
 
-lint: .venv/installed  ## check style and format
+lint: .venv/installed  ## check style, spelling and safety
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/codespell
+	$(BIN)/sphinx-lint --ignore docs/_build --ignore docs/auto_examples docs examples
+	$(BIN)/zizmor --offline --quiet --strict-collection .github
 
 lock: .venv/installed  ## write requirements-docs.txt anew, for the site and its pages
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \

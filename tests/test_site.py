@@ -121,7 +121,7 @@ def test_box(script, html):
     # As a shell splits it.
     code = "import json, sys; print(json.dumps(sys.argv[1:]))"
     command = install.replace("pip install", f'"{sys.executable}" -c "{code}"')
-    shell = subprocess.run(command, shell=True, capture_output=True, text=True)
+    shell = subprocess.run(command, shell=True, capture_output=True, text=True)  # noqa: S602
     assert json.loads(shell.stdout) == block["dependencies"]
 
 
