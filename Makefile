@@ -4,6 +4,10 @@ BIN := .venv/bin
 SITE := docs/_build/html
 SPHINX := $(BIN)/python -m sphinx -b html -W -n --keep-going -c . -d docs/_build/doctrees docs
 PAGES := $(wildcard examples/*/plot_*.py)
+# What writes a lock, for the site and its pages; the file's name follows.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
+	--generate-hashes --custom-compile-command "make lock" \
+	requirements-docs.in $(PAGES) -o
 # Sphinx warns of a document only when it reads it: after a failure it reads all again.
 FORGET := { rm -rf docs/_build/doctrees; exit 1; }
 
@@ -13,7 +17,8 @@ export JAX_PLATFORMS := cpu
 export TF_CPP_MIN_LOG_LEVEL := 3
 export TF_ENABLE_ONEDNN_OPTS := 0
 
-.PHONY: help html html-noplot serve data test bench lint lock linkcheck clean
+.PHONY: help html html-noplot serve data test test-latest bench lint lock licenses audit \
+	linkcheck clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*  ## (.*)/  make \1 	\2/p' Makefile | expand -t 20
@@ -35,6 +40,12 @@ data: .venv/installed  ## get and prepare Fashion-MNIST
 test: html  ## run all tests, on the built site too
 	$(BIN)/python -m pytest
 
+test-latest: .venv/installed  ## run all tests on a copy, with the newest versions allowed
+	rm -rf .latest && mkdir .latest
+	git ls-files -z | tar --null -T - -cf - | tar -xf - -C .latest
+	$(LOCK) .latest/requirements-docs.txt
+	$(MAKE) -C .latest test
+
 bench: data  ## time the flagship in turns with the loop it replaced, 15 minutes
 	$(BIN)/python benchmarks/bench.py
 
@@ -45,17 +56,21 @@ lint: .venv/installed  ## check style, spelling and safety
 	$(BIN)/sphinx-lint --ignore docs/_build --ignore docs/auto_examples docs examples
 	$(BIN)/zizmor --offline --quiet --strict-collection .github
 
-lock: .venv/installed  ## write requirements-docs.txt anew, for the site and its pages
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
-		--generate-hashes --custom-compile-command "make lock" \
-		requirements-docs.in $(PAGES) -o requirements-docs.txt
+lock: .venv/installed  ## write requirements-docs.txt anew
+	$(LOCK) requirements-docs.txt
+
+licenses: .venv/installed  ## print a table of what is installed, with licences
+	@$(BIN)/pip-licenses --format=markdown --with-system
+
+audit: .venv/installed  ## report known faults of what is locked for this Python
+	@$(BIN)/pip-audit --format=markdown --require-hashes --disable-pip -r requirements-docs.txt
 
 linkcheck: data  ## check the links to other sites, and the lists of what these have
 	$(BIN)/python docs/check_inventories.py
 	$(SPHINX) -b linkcheck docs/_build/linkcheck
 
 clean:  ## delete what was built; environment and data stay
-	rm -rf docs/_build docs/auto_examples
+	rm -rf docs/_build docs/auto_examples .latest
 
 # What another environment built goes, because nothing else tells that it is stale. The
 # stamp is written last, so an installation that was cut short starts over.
