@@ -1,0 +1,139 @@
+"""What GitHub runs, and what `make lint` and a commit refuse."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import PurePath
+
+import pytest
+import yaml
+from conftest import ROOT
+from test_build import git, make
+
+FOLDER = ROOT / ".github/workflows"
+WORKFLOWS = {file.stem: yaml.safe_load(file.read_text()) for file in FOLDER.iterdir()}
+STEPS = [
+    step
+    for workflow in WORKFLOWS.values()
+    for job in workflow["jobs"].values()
+    for step in job["steps"]
+]
+
+
+def test_workflows_run_targets_that_exist():
+    listed = re.findall(r"^  make (\S+)", make("help", cwd=ROOT).stdout, re.MULTILINE)
+    code = "\n".join(step.get("run", "") for step in STEPS)
+    called = set(re.findall(r"\bmake (\S+)", code.replace(":", " ")))
+    assert {"html", "lint", "linkcheck", "test", "test-latest"} <= called <= set(listed)
+
+
+def test_every_action_is_pinned_to_a_commit():
+    lines = [
+        line
+        for file in FOLDER.iterdir()
+        for line in file.read_text().splitlines()
+        if "uses:" in line
+    ]
+    assert len(lines) == sum("uses" in step for step in STEPS) > 5
+    pin = r"[ -]*uses: actions/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+"
+    assert [line for line in lines if not re.fullmatch(pin, line)] == []
+
+
+def test_pull_requests_are_tested_on_the_pythons_that_readme_names():
+    pythons = WORKFLOWS["ci"]["jobs"]["tests"]["strategy"]["matrix"]["python"]
+    named = re.search(r"You need Python (.*?) \(", (ROOT / "README.md").read_text())
+    assert pythons == re.findall(r"[\d.]+", named[1])
+
+
+def test_caches_have_downloads_and_what_was_compiled_alone():
+    """No environment, which hides what it lacks, and no page, which would be old.
+
+    Both are in the checkout, where relative paths lead.
+    """
+    uses = [step for step in STEPS if "cache" in str(step)]
+    pip = [step["with"] for step in uses if "/setup-python@" in step["uses"]]
+    other = [step["with"] for step in uses if "/cache" in step["uses"]]
+    assert len(pip) + len(other) == len(uses)
+    assert {options["cache"] for options in pip} == {"pip"}
+    assert {PurePath(options["path"]).parts[0] for options in other} == {"~", "/"}
+    assert all("hashFiles(" in options["key"] for options in other)
+    assert "cache" not in str(WORKFLOWS["pages"])
+
+
+def test_updates_wait_until_others_have_tried_them():
+    updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
+    assert updates
+    assert all(update["cooldown"]["default-days"] >= 7 for update in updates)
+
+
+# What is refused
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """Copy what `make lint` reads."""
+    ignore = shutil.ignore_patterns("_build", "auto_examples", "__pycache__")
+    for folder in (".github", "benchmarks", "docs", "examples", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignore)
+    for name in ("Makefile", "conf.py", "pyproject.toml", ".pre-commit-config.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    return tmp_path
+
+
+CODE = '"""A fault."""\n\n'
+UNPINNED = """
+on: push
+permissions: {}
+jobs:
+  build:
+    runs-on: ubuntu-latest
+    steps:
+      - uses: actions/cache@v6
+"""
+
+
+@pytest.mark.parametrize(
+    "place, content, name",
+    [
+        ("docs/fault.py", f"{CODE}import os\n", "F401"),
+        ("docs/fault.py", f"{CODE}x = 'a'\n", "1 file would be reformatted"),
+        ("docs/fault.py", f"{CODE}import pickle\n\npickle.loads(b'')\n", "S301"),
+        (
+            "docs/fault.py",
+            f'{CODE}import subprocess\n\nsubprocess.run("a", shell=True)\n',
+            "S602",
+        ),
+        ("docs/fault.rst", "Teh steps\n", "Teh ==> The"),  # codespell:ignore
+        ("docs/fault.rst", "A ``step``s\n", "missing-space-after-literal"),
+        (".github/workflows/fault.yml", UNPINNED, "unpinned-uses"),
+    ],
+    ids=["unused", "format", "pickle", "shell", "spelling", "markup", "action"],
+)
+def test_make_lint_refuses(copy, place, content, name):
+    """And nothing else in the copy: without the fault, it passes."""
+    lint = "--assume-old=.venv/installed", "lint"
+    (copy / place).write_text(content)
+    run = make(*lint, cwd=copy)
+    assert run.returncode != 0
+    assert name in run.stdout + run.stderr
+    (copy / place).unlink()
+    run = make(*lint, cwd=copy)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_a_commit_refuses_a_notebook(copy):
+    """And takes all else that is there."""
+    command = [copy / ".venv/bin/pre-commit", "run", "--all-files"]
+    env = os.environ | {"PRE_COMMIT_HOME": str(copy / ".git/pre-commit")}
+    git("init", cwd=copy)
+    git("add", ".", ":!.venv", cwd=copy)
+    run = subprocess.run(command, cwd=copy, env=env, text=True, capture_output=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    (copy / "docs/fault.ipynb").write_text("{}\n")
+    git("add", "docs/fault.ipynb", cwd=copy)
+    run = subprocess.run(command, cwd=copy, env=env, text=True, capture_output=True)
+    assert run.returncode != 0
+    assert "docs/fault.ipynb" in run.stdout
