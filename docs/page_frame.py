@@ -1,6 +1,5 @@
 """Frame a page: a box on how to run it at its top, how it was made at its foot."""
 
-import hashlib
 import json
 import os
 import platform
@@ -9,11 +8,11 @@ import subprocess
 import sys
 import time
 import tomllib
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from sphinx.util.rst import escape
 
 META = """
 :og:image: {base}_images/sphx_glr_{name}_001.png
@@ -63,24 +62,26 @@ def read_block(path):
         ) from None
 
 
+def required(path):
+    """Return the names of the packages that the script at ``path`` requires here."""
+    needs = map(Requirement, read_block(path)["dependencies"])
+    return [x.name for x in needs if not x.marker or x.marker.evaluate()]
+
+
 # What a run was made with
 
 
-@cache
-def data_set():
-    """Return name and version of the data that the build prepared, and a fingerprint.
+def data_set(folder):
+    """Return name and SHA-256 of the prepared data, or None before it is prepared.
 
-    That is the SHA-256 of images and labels in their order, of training and of test:
-    the files that hold them differ between machines, their content must not.
+    ``make data`` leaves them in ``folder``, that of the documents. The SHA-256 is of
+    images and labels: the files that hold them differ between machines.
     """
-    import tensorflow_datasets as tfds
-
-    builder, digest = tfds.builder("fashion_mnist:3.*.*"), hashlib.sha256()
-    for split in ("train", "test"):
-        data = builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
-        for array in tfds.as_numpy(data):
-            digest.update(array.tobytes())
-    return f"{builder.name} {builder.version}", digest.hexdigest()
+    file = Path(folder, "_build/data.json")
+    if not file.exists():
+        return None
+    facts = json.loads(file.read_text())
+    return facts["name"], facts["sha256"]
 
 
 def commit():
@@ -99,15 +100,14 @@ def record(gallery_conf, fname, when):
 
     # There is one, for names are unique.
     (page,) = Path(gallery_conf["src_dir"]).glob(f"auto_examples/*/{fname}")
-    needs = map(Requirement, read_block(page)["dependencies"])
-    names = [x.name for x in needs if not x.marker or x.marker.evaluate()]
+    names, source = required(page), gallery_conf["src_dir"]
     seconds = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
     facts = {
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in names},
         "device": jax.devices()[0].device_kind,
         "cores": os.cpu_count(),
-        "data": data_set() if "tensorflow-datasets" in names else None,
+        "data": data_set(source) if "tensorflow-datasets" in names else None,
         "date": time.strftime("%Y-%m-%d", time.gmtime(seconds)),
         "commit": commit(),
     }
@@ -120,6 +120,11 @@ def record(gallery_conf, fname, when):
 def is_page(docname):
     """Tell pages that sphinx-gallery ran from the others."""
     return re.match("auto_examples/.*/plot_", docname) is not None
+
+
+def plain(text):
+    """Return ``text`` as rST that says this and does nothing else."""
+    return escape(" ".join(text.split()))
 
 
 def fields(rows, indent=""):
@@ -154,12 +159,12 @@ def foot(facts, config):
     """Return rST for the foot of a page: what its run was made with."""
     versions = {"Python": facts["python"], **facts["versions"]}
     rows = {
-        "Versions": ", ".join(map(" ".join, versions.items())),
-        "Device": f"{facts['device']}, {facts['cores']} cores",
+        "Versions": plain(", ".join(map(" ".join, versions.items()))),
+        "Device": plain(f"{facts['device']}, {facts['cores']} cores"),
     }
     if facts["data"]:
         name, digest = facts["data"]
-        rows["Data set"] = f"{name}, SHA-256 of images and labels ``{digest}``"
+        rows["Data set"] = f"{plain(name)}, SHA-256 of images and labels ``{digest}``"
     rows["Run on"] = facts["date"]
     if commit := facts["commit"]:
         url = f"https://github.com/{config.repository}/commit/{commit}"

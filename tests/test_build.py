@@ -3,6 +3,7 @@
 import csv
 import http.server
 import io
+import json
 import os
 import re
 import shutil
@@ -56,6 +57,13 @@ def write_page(copy):
         return copy / f"html/auto_examples/deep_learning/{name}.html"
 
     return write
+
+
+def write_data(copy, name="fashion_mnist 3.0.1", sha256="01", files="02"):
+    """Write what ``make data`` does."""
+    (copy / "docs/_build").mkdir(exist_ok=True)
+    facts = {"name": name, "sha256": sha256, "files": files}
+    (copy / "docs/_build/data.json").write_text(json.dumps(facts))
 
 
 def test_a_second_build_runs_nothing_again(copy, write_page):
@@ -289,6 +297,27 @@ def test_a_build_asks_no_other_site(copy, write_page, serve):
     assert run.returncode == 0, run.stderr
     assert "https://docs.jax.dev/en/latest/_autosummary/jax.jit" in html.read_text()
     assert asked == []
+
+
+def test_names_of_what_a_page_was_made_with_do_no_harm(copy, write_page):
+    evil = (
+        "*a* `b <c>`__ |d| <b> :func:`e` ``f`` g_ [1]_ \\ \n\n.. raw:: html\n\n   <h1>"
+    )
+    text = " ".join(evil.split())
+    html = write_page(block=BLOCK.replace("jax", "tensorflow-datasets"))
+    write_data(copy, name=evil)
+    run = build(copy)
+    assert run.returncode == 0, run.stderr
+    made = copy / "docs/auto_examples/deep_learning/plot_sgd_solvers.json"
+    facts = json.loads(made.read_text())
+    facts |= {"versions": {"jax": evil}, "device": evil}
+    made.write_text(json.dumps(facts))
+    run = build(copy, "-E")
+    assert run.returncode == 0, run.stderr
+    check_html(html)
+    foot = BeautifulSoup(html.read_text(), "html.parser").select_one(".page-foot + dl")
+    assert foot.get_text().count(text) == 3
+    assert not foot.select("a, em, h1, b")
 
 
 def test_inventories_are_compared_with_what_a_site_has(tmp_path, serve):
