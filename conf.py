@@ -31,6 +31,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "figures",
     "page_frame",
+    "stale",
     "reading_order",
     "notebooks",
     "math_ml",

@@ -59,13 +59,6 @@ def write_page(copy):
     return write
 
 
-def write_data(copy, name="fashion_mnist 3.0.1", sha256="01", files="02"):
-    """Write what ``make data`` does."""
-    (copy / "docs/_build").mkdir(exist_ok=True)
-    facts = {"name": name, "sha256": sha256, "files": files}
-    (copy / "docs/_build/data.json").write_text(json.dumps(facts))
-
-
 def test_a_second_build_runs_nothing_again(copy, write_page):
     write_page(), write_page(name="plot_twin")
     run = build(copy)
@@ -156,6 +149,115 @@ def test_a_build_without_plots_does_not_hide_a_later_one(copy, write_page):
     assert run.returncode == 0, run.stderr
     home = BeautifulSoup((copy / "html/index.html").read_text(), "html.parser")
     assert [x["width"] for x in home.select(".sphx-glr-single-img")] == ["300", "300"]
+
+
+# What runs again
+
+RUNS = """
+import os
+from pathlib import Path
+
+with open("ran", "a") as file:
+    _ = file.write("{} ")
+if Path("interrupt").exists():
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.fixture
+def run_again(copy, write_page):
+    """Build two pages, one of which reads the data.
+
+    Return a function that builds again and tells the pages that ran, and the number of
+    documents that were read, of the seven that there are.
+    """
+    (copy / "requirements-docs.txt").write_text("one==1")
+    write_data(copy)
+    write_page(RUNS.format("plain"), name="plot_plain")
+    block = BLOCK.replace("jax", "tensorflow-datasets")
+    write_page(RUNS.format("data"), block, name="plot_data")
+    write_page()  # which the home page shows
+    ran = copy / "examples/deep_learning/ran"
+
+    def again(*arguments):
+        ran.write_text("")
+        run = build(copy, *arguments)
+        assert run.returncode == 0, run.stderr
+        read = re.search(r"(\d+) added, (\d+) changed, 0 removed", run.stdout)
+        return sorted(ran.read_text().split()), max(map(int, read.groups()))
+
+    assert again() == (["data", "plain"], 7)
+    return again
+
+
+def write_data(copy, name="fashion_mnist 3.0.1", sha256="01", files="02"):
+    """Write what ``make data`` does."""
+    (copy / "docs/_build").mkdir(exist_ok=True)
+    facts = {"name": name, "sha256": sha256, "files": files}
+    (copy / "docs/_build/data.json").write_text(json.dumps(facts))
+
+
+def change(path, text="# changed"):
+    path.write_text(f"{path.read_text().rstrip()}\n{text}\n")
+
+
+def test_a_page_runs_again_when_what_makes_it_changed(copy, run_again):
+    for name in ("conf.py", "docs/figures.py", "requirements-docs.txt"):
+        change(copy / name)
+        assert run_again() == (["data", "plain"], 7), name
+    change(copy / "examples/deep_learning/plot_plain.py")
+    assert run_again() == (["plain"], 1)
+    write_data(copy, sha256="03")
+    assert run_again() == (["data"], 7)
+    assert run_again() == ([], 0)
+
+
+def test_no_page_runs_again_for_anything_else(copy, run_again):
+    for path in copy.rglob("*"):
+        if "html" not in path.parts and "auto_examples" not in path.parts:
+            os.utime(path)
+    assert run_again()[0] == []
+    for name in ("README.md", "tests/test_build.py", "benchmarks/bench.py"):
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_text("print()")
+    write_data(copy, files="03")
+    assert run_again() == ([], 0)
+    change(copy / "docs/index.rst", "\n.. changed")
+    assert run_again() == ([], 1)
+    change(copy / "docs/_static/gallery.css")
+    assert run_again() == ([], 7)
+    change(copy / "docs/_templates/sidebar-nav.html")
+    assert run_again() == ([], 7)
+    change(copy / "docs/inventories/jax.txt", "jax.other function other.html")
+    assert run_again() == ([], 7)
+
+
+def test_a_build_that_was_cut_short_hides_nothing(copy, run_again):
+    change(copy / "conf.py")
+    (copy / "examples/deep_learning/interrupt").touch()
+    assert build(copy).returncode == -9
+    (copy / "examples/deep_learning/interrupt").unlink()
+    assert run_again() == (["data", "plain"], 7)
+
+
+def test_a_page_that_failed_runs_again_as_it_was_before(copy, run_again, write_page):
+    html = write_page("1 / 0", name="plot_plain")
+    assert build(copy).returncode != 0
+    assert "division by zero" in html.read_text()
+    write_page(RUNS.format("plain"), name="plot_plain")
+    assert run_again()[0] == ["plain"]
+    assert "division by zero" not in html.read_text()
+
+
+def test_a_page_that_is_gone_is_told(copy, write_page):
+    write_page()
+    write_page(name="plot_old")
+    assert build(copy).returncode == 0
+    (copy / "examples/deep_learning/plot_old.py").unlink()
+    run = build(copy)
+    assert run.returncode != 0
+    line = "plot_old.py is built but not in examples: make clean"
+    assert run.stderr.splitlines() == [line]
 
 
 @pytest.mark.parametrize(
