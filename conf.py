@@ -31,6 +31,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "figures",
     "page_frame",
+    "page_limits",
     "stale",
     "reading_order",
     "notebooks",
@@ -54,6 +55,9 @@ reading_order = [
     "plot_interpolation",
     "plot_jaxopt_to_optax",
 ]
+# How long the code of a page may take, in seconds: busy machines take several times as
+# long as others, so this is for pages that hang.
+page_budget = 300
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",  # relative to docs/, the source folder
     "gallery_dirs": "auto_examples",
@@ -64,7 +68,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "reading_order.place",
     "minigallery_sort_order": "reading_order.place",
     "image_scrapers": ("figures.scrape",),
-    "reset_modules": ("matplotlib", "page_warnings.as_errors", "page_frame.record"),
+    "reset_modules": ("matplotlib", "page_limits.reset", "page_frame.record"),
     "reset_modules_order": "both",
     # One page needs no archive of all pages, and no list of how long each one took;
     # that list would load scripts and styles from other hosts, too.

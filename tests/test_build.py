@@ -260,20 +260,39 @@ def test_a_page_that_is_gone_is_told(copy, write_page):
     assert run.stderr.splitlines() == [line]
 
 
+# What fails the build
+
+HANG = """
+while True:
+    try:
+        while True:
+            pass
+    except Exception:
+        pass
+"""
+
+
 @pytest.mark.parametrize(
     "code, reason",
     [
         ("import warnings\nwarnings.warn('take care')", "take care"),
         ("import numpy\nnumpy.log(0)", "divide by zero"),
         ("1 / 0", "division by zero"),
+        ("import sys\nsys.exit('good bye')", "called sys.exit('good bye')"),
+        ("import sys\nsys.exit(0)", "called sys.exit(0)"),
+        (HANG, "took more than 5 s (page_budget)"),
     ],
 )
 def test_a_page_that_warns_or_fails_fails_the_build(copy, write_page, code, reason):
+    """Under its name, while other pages run."""
     write_page(f"{code}\n{DRAW}")
-    run = build(copy)
+    other = write_page("print('it ran')", name="plot_twin")
+    run = build(copy, "-Dpage_budget=5")
     assert run.returncode != 0
-    assert "plot_sgd_solvers.py" in run.stderr
+    (failed,) = set(re.findall(r"\w+\.py(?=\S* unexpectedly failed)", run.stderr))
+    assert failed == "plot_sgd_solvers.py"
     assert reason in run.stderr
+    assert "it ran" in other.read_text()
 
 
 @pytest.mark.parametrize(
