@@ -37,6 +37,7 @@ extensions = [
     "notebooks",
     "math_ml",
     "sitemap",
+    "dead_links",
     "notfound.extension",
     "sphinx_copybutton",
     "sphinx_llms_txt",

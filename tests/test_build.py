@@ -296,6 +296,28 @@ def test_a_page_that_warns_or_fails_fails_the_build(copy, write_page, code, reas
 
 
 @pytest.mark.parametrize(
+    "link, reason",
+    [
+        (":doc:`nowhere`", "unknown document: 'nowhere'"),
+        (":ref:`nowhere`", "undefined label: 'nowhere'"),
+        (":func:`nothing.such`", "py:func reference target not found: nothing.such"),
+        ("`here <nowhere.html>`__", "dead link: nowhere.html"),
+        ("`here <#nowhere>`__", "dead link: #nowhere"),
+        ("`here <../../index.html#at>`__", "dead link: ../../index.html#at"),
+        ("`here </nowhere.html>`__", "dead link: /nowhere.html"),
+    ],
+)
+def test_a_dead_link_fails_the_build(copy, write_page, link, reason):
+    """Under the name of its page, and no other link does."""
+    write_page(text=f"{link} `a <#title>`__ `b <../../index.html#the-pages>`__")
+    run = build(copy)
+    assert run.returncode != 0
+    (line,) = (x for x in run.stderr.splitlines() if "WARNING" in x)
+    assert "plot_sgd_solvers" in line
+    assert reason in line
+
+
+@pytest.mark.parametrize(
     "block, reason",
     [
         ("", "expected 1"),
