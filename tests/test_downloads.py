@@ -33,9 +33,19 @@ def test_the_script_is_the_source(script, downloads):
 
 
 def test_times_are_left_out_and_nothing_else():
-    log = "two 0.50\ntook 1.23s, or 3 ms, at 0.5\n\na       ms\nb     1.23\nc 0.50\n"
-    lines = ["two 0.50", "took, or, at 0.5", "a       ms", "b", "c 0.50"]
-    assert without_times(log) == lines
+    """However long they are, and where they are left out already."""
+    log = "  two 0.50 in 3 steps\n  {0}s: took {0}s ({1} ms) at 0.5\n\n"
+    log += "  a       ms\n  b   {2:>6}\n  c 0.50\n"
+    for times in (("1.23", "3", "1.23"), ("12.345", "56", "78.90"), ("1e-05", "0", 4)):
+        lines = without_times(log.format(*times))
+        assert lines == [
+            "  two 0.50 in 3 steps",
+            "  -.--s: took -.--s (-.-- ms) at 0.5",
+            "  a       ms",
+            "  b     -.--",
+            "  c 0.50",
+        ]
+        assert without_times("\n".join(lines)) == lines
 
 
 def test_the_script_runs_from_an_empty_folder(script, downloads, log, tmp_path):
