@@ -496,14 +496,57 @@ def serve(tmp_path):
         server.shutdown()
 
 
-def test_a_build_asks_no_other_site(copy, write_page, serve):
+# Python runs this first. It writes down which programs a process starts, and whether it
+# listens, for which Python has no event.
+AUDIT = """
+import os, socket, sys
+
+def write(line):
+    with open(os.environ["AUDITED"], "a") as file:
+        print(line, file=file)
+
+def watch(event, arguments):
+    if event == "subprocess.Popen":
+        write(os.path.basename(arguments[0]))
+    elif event in ("os.system", "os.exec", "os.posix_spawn", "pty.spawn"):
+        write(event)
+
+def listen(self, *arguments, listen=socket.socket.listen):
+    write("listen")
+    listen(self, *arguments)
+
+sys.addaudithook(watch)
+socket.socket.listen = listen
+"""
+OFFERS = """
+import os, socket, subprocess
+
+_ = os.system("true"), subprocess.run("true", shell=True)
+with socket.create_server(("127.0.0.1", 0)):
+    pass
+"""
+
+
+def test_a_build_asks_no_other_site_and_offers_nothing(copy, write_page, serve):
     """Links to other documentation come from inventories of the project's own."""
     html = write_page(text=":func:`jax.jit`")
+    (copy / "sitecustomize.py").write_text(AUDIT)
     proxy, asked = serve
-    run = build(copy, http_proxy=proxy, https_proxy=proxy, no_proxy="")
+    env = {"AUDITED": str(copy / "audited"), "PYTHONPATH": str(copy)}
+    env |= {"http_proxy": proxy, "https_proxy": proxy, "no_proxy": ""}
+    run = build(copy, **env)
     assert run.returncode == 0, run.stderr
     assert "https://docs.jax.dev/en/latest/_autosummary/jax.jit" in html.read_text()
     assert asked == []
+    audited = (copy / "audited").read_text().splitlines()
+    assert set(audited) == {"git"}
+
+    # A page that does would be seen.
+    write_page(OFFERS + DRAW)
+    run = build(copy, **env)
+    assert run.returncode == 0, run.stderr
+    audited = (copy / "audited").read_text().splitlines()
+    assert {"listen", "os.system", "sh"} < set(audited)
 
 
 def test_names_of_what_a_page_was_made_with_do_no_harm(copy, write_page):
