@@ -38,7 +38,7 @@ data: .venv/installed  ## get and prepare Fashion-MNIST
 	$(BIN)/python docs/prepare_data.py
 
 test: html  ## run all tests, on the built site too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 test-latest: .venv/installed  ## run all tests on a copy, with the newest versions allowed
 	rm -rf .latest && mkdir .latest

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import json
 import os
 import re
 import shutil
@@ -37,7 +38,10 @@ SOLVERS = ["Polyak SGD", "Armijo SGD", "RMSProp", "SGD"]
 # children that ask for it, a folder with small data, and with what JAX compiled, since
 # many tests compile the same. tensorflow-datasets reads its variable on import, so it
 # is set before anything imports that.
-REAL_DATA = os.environ | {"JAX_PLATFORMS": "cpu", "MPLBACKEND": "agg"}
+# A worker of pytest-xdist inherits what the first process made of the environment, and
+# in CAME_AS how it came.
+CAME = json.loads(os.environ.setdefault("CAME_AS", json.dumps(dict(os.environ))))
+REAL_DATA = CAME | {"JAX_PLATFORMS": "cpu", "MPLBACKEND": "agg"}
 SMALL_DATA_DIR = tempfile.TemporaryDirectory()
 os.environ |= {
     "TFDS_DATA_DIR": SMALL_DATA_DIR.name,

@@ -2,7 +2,7 @@
 # /// script
 # requires-python = ">=3.11,<3.14"
 # dependencies = ["absl-py", "flax", "importlib_resources", "jax", "matplotlib",
-#   "numpy", "optax", "tensorflow-datasets",
+#   "numpy", "optax", "requests", "tensorflow-datasets",
 #   "tensorflow-cpu; platform_machine == 'x86_64'",
 #   "tensorflow; platform_machine != 'x86_64'"]
 # ///
