@@ -34,22 +34,20 @@ HTML = sorted(file for file in SITE.rglob("*.html") if "_static" not in file.par
 PAGE = ROOT / "examples/deep_learning/plot_sgd_solvers.py"
 SOLVERS = ["Polyak SGD", "Armijo SGD", "RMSProp", "SGD"]
 
-# Children that work on the real data get the environment as it came; this process, and
-# children that ask for it, a folder with small data, and with what JAX compiled, since
-# many tests compile the same. tensorflow-datasets reads its variable on import, so it
-# is set before anything imports that.
-# A worker of pytest-xdist inherits what the first process made of the environment, and
-# in CAME_AS how it came.
+# Children that work on the real data find it as this process would have; this process,
+# and children that ask for it, get a folder with small data, before they import
+# tensorflow-datasets. All keep what JAX compiled, since many tests compile the same. A
+# worker of pytest-xdist inherits what the first process made of the environment, and in
+# CAME_AS how it came.
 CAME = json.loads(os.environ.setdefault("CAME_AS", json.dumps(dict(os.environ))))
-REAL_DATA = CAME | {"JAX_PLATFORMS": "cpu", "MPLBACKEND": "agg"}
 SMALL_DATA_DIR = tempfile.TemporaryDirectory()
-os.environ |= {
-    "TFDS_DATA_DIR": SMALL_DATA_DIR.name,
+REAL_DATA = CAME | {
     "JAX_PLATFORMS": "cpu",
     "JAX_COMPILATION_CACHE_DIR": SMALL_DATA_DIR.name + "/compiled",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "MPLBACKEND": "agg",
 }
+os.environ |= REAL_DATA | {"TFDS_DATA_DIR": SMALL_DATA_DIR.name}
 
 import matplotlib.pyplot as plt  # noqa: E402  (reads MPLBACKEND on import)
 import tensorflow_datasets as tfds  # noqa: E402  (reads TFDS_DATA_DIR on import)

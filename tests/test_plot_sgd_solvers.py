@@ -1,7 +1,6 @@
 """The flagship page: flags, data, losses, step sizes, curves, log, figure."""
 
 import contextlib
-import os
 from functools import partial
 
 import jax
@@ -12,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 import tensorflow_datasets as tfds
-from conftest import PAGE, REAL_DATA, SOLVERS, check_log, run_script, without_times
+from conftest import PAGE, SOLVERS, check_log, run_script, without_times
 from old_loop import PlainCNN
 
 DEFAULTS = {
@@ -639,8 +638,7 @@ np.savez(sys.argv[2], **runs)
 def real(tmp_path_factory):
     """Return what ``REAL_RUNS`` saves: "default", "tuned" and "rounded" runs."""
     file = tmp_path_factory.mktemp("real") / "real.npz"
-    cache = {k: v for k, v in os.environ.items() if k.startswith("JAX_")}
-    run = run_script("-c", REAL_RUNS, PAGE, file, env=REAL_DATA | cache)
+    run = run_script("-c", REAL_RUNS, PAGE, file)
     assert run.returncode == 0, run.stderr
     return dict(np.load(file))
 
