@@ -37,8 +37,9 @@ serve: html  ## show the site on http://localhost:8000, on this machine alone
 data: .venv/installed  ## get and prepare Fashion-MNIST
 	$(BIN)/python docs/prepare_data.py
 
+# Whole files in each of two processes, for fixtures serve all of one, and in their order.
 test: html  ## run all tests, on the built site too
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 test-latest: .venv/installed  ## run all tests on a copy, with the newest versions allowed
 	rm -rf .latest && mkdir .latest
