@@ -192,8 +192,8 @@ def fetch(archives, folder, target):
     sys.exit(
         "Fashion-MNIST could not be had:\n"
         + "\n".join(reasons)
-        + f"\nRun this again with a network, or copy {target} from a machine "
-        "that has it."
+        + "\nRun this again with a network and room for it, or copy "
+        f"{target} from a machine that has it."
     )
 
 

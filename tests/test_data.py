@@ -255,7 +255,10 @@ def assert_refused(child, data):
     assert "Traceback" not in child.stderr
     for source in prepare_data.SOURCES:
         assert re.search(f"^  {source}: .", child.stderr, re.MULTILINE)
-    assert f"Run this again with a network, or copy {data / FOLDER}" in child.stderr
+    assert (
+        f"Run this again with a network and room for it, or copy {data / FOLDER}"
+        in child.stderr
+    )
     assert_nothing_else(data)
     assert not (data / FOLDER).exists()
 
@@ -506,7 +509,10 @@ def test_the_build_repairs_damaged_data(damaged, network, archives, tmp_path):
     assert child.returncode == 1
     said = f"{damaged} is not whole, and is prepared anew\n"
     assert child.stdout.startswith(said)
-    assert f"Run this again with a network, or copy {damaged} from" in child.stderr
+    assert (
+        f"Run this again with a network and room for it, or copy {damaged} from"
+        in child.stderr
+    )
     assert contents(damaged) == before
     proxy = network(archives, own="503", mirror="serve")
     child = run(tmp_path, timeout=300)
