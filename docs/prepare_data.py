@@ -299,8 +299,9 @@ def main():
     folder = root / NAME / str(tfds.builder_cls(NAME).VERSION)
     # What tensorflow-datasets itself left when it was killed, and nobody writes now.
     for path in folder.parent.glob("incomplete.*"):
-        if time.time() - path.stat().st_mtime > ABANDONED:
-            shutil.rmtree(path, ignore_errors=True)
+        with suppress(FileNotFoundError):  # somebody did, and it is in its place now
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                shutil.rmtree(path, ignore_errors=True)
     made = facts_or_none(folder)
     try:
         if made is None:

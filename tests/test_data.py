@@ -465,7 +465,7 @@ def contents(folder):
 
 @pytest.fixture
 def damaged(request, prepared, tmp_path):
-    """A copy of the data set that is not whole; of this process' data sets, the one."""
+    """A copy of the data set, with the damage that is asked for."""
     shutil.copytree(prepared, tmp_path / "data")
     request.param(tmp_path / "data" / FOLDER)
     return tmp_path / "data" / FOLDER

@@ -13,7 +13,8 @@ JAXopt is no longer maintained. What in Optax makes the same steps as its stocha
 solvers do? Each row here is run, both sides on the network and the minibatches of
 :doc:`the first page <plot_sgd_solvers>`:
 
-- :class:`jaxopt.PolyakSGD` [1]_ becomes :func:`optax.polyak_sgd`, with momentum, too;
+- :class:`jaxopt.PolyakSGD` [1]_ becomes :func:`optax.polyak_sgd`, also as ``SPS+`` and
+  with momentum;
 - :class:`jaxopt.ArmijoSGD` [2]_ becomes :func:`optax.scale_by_backtracking_linesearch`
   after :func:`optax.sgd`, but for ``reset_option="goldstein"``, which this page adds;
 - :class:`jaxopt.OptaxSolver` becomes a loop over what it wraps.
@@ -128,7 +129,7 @@ class CNN(nn.Module):
 # %%
 # Minibatches are drawn once for both sides. The loss is the mean over one.
 def draw_minibatches(examples, settings, seed):
-    """Return maxiter + 2 pairs: images (batch_size, height, width, 1 or 3), labels."""
+    """Return maxiter + 2 pairs: uint8 (batch_size, height, width, channels), labels."""
     examples = examples.repeat().shuffle(10 * settings.batch_size, seed=seed)
     minibatches = examples.batch(settings.batch_size).take(settings.maxiter + 2)
     return list(tfds.as_numpy(minibatches))
@@ -207,7 +208,8 @@ def make_update(fun, solver):
 # ----------------
 # JAXopt's third reset option keeps a step size until it is wrong: it shrinks one after
 # which the loss has not decreased enough, and grows one after which it has decreased by
-# nearly all that the gradient promises. Optax lacks it. This is its search:
+# nearly all that the gradient promises. Optax lacks it. This is its search, from the
+# loss before the step, ``value``, and the squared norm of the gradient, ``slope``:
 def search_goldstein(trial, rate, value, slope, slope_rtol, cap, maxls):
     """Return the step size that suits ``trial(rate)``, the loss after such a step."""
 
@@ -327,10 +329,9 @@ def compare(starts, pair):
 # %%
 # What differs on purpose
 # -----------------------
-# Optax is safe where JAXopt is not: at a trial whose loss is not a number, and at a
-# gradient of zero. And its own line search starts from 1, or from 1.5 where it
-# increases: if the cap is larger, set the rate in the first state, by
-# ``optax.tree.set``. Each case is a step of one number.
+# Optax is safe where JAXopt is not: where the loss of a trial is not a number, or the
+# gradient is zero. Its line search starts from 1, or from 1.5 where it increases: set
+# the rate in the first state for a larger cap. Each case is a step of one number.
 def step(start, solver, transformation, **changes):
     """Return what ``start`` becomes; ``changes`` are made to the state in Optax."""
     x = jnp.array(start)
@@ -426,9 +427,8 @@ if __name__ == "__main__":
 # ----------
 # Six of seven rows agree to the last digit: in every parameter, before every step, from
 # every seed. Momentum may differ by rounding errors, for it adds the same terms in
-# another order. That much holds for jitted updates on one machine; one that runs by
-# single operations rounds differently, and long steps make such a difference grow. The
-# rows hold for other settings, too: try ``--aggressiveness=0.5``.
+# another order. An update that is not jitted rounds differently, and long steps make
+# that grow. The rows hold for other settings, too: try ``--aggressiveness=0.5``.
 #
 # What a state of JAXopt reports, the loop has at hand: ``error`` is
 # ``optax.tree.norm(grad)``, and the ``stepsize`` of Optax's own line search is

@@ -116,7 +116,7 @@ def load(dataset, *splits):
 # A seed's minibatches are drawn once and every solver is given the same list, because a
 # shuffled pipeline has another order each time it is read.
 def draw_minibatches(examples, settings, seed):
-    """Return maxiter + 2 pairs: images (batch_size, height, width, 1 or 3), labels."""
+    """Return maxiter + 2 pairs: uint8 (batch_size, height, width, channels), labels."""
     examples = examples.repeat().shuffle(10 * settings.batch_size, seed=seed)
     minibatches = examples.batch(settings.batch_size).take(settings.maxiter + 2)
     return list(tfds.as_numpy(minibatches))
