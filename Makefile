@@ -35,7 +35,7 @@ serve: html  ## show the site on http://localhost:8000, on this machine alone
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE) 8000
 
 data: .venv/installed  ## get and prepare Fashion-MNIST
-	$(BIN)/python docs/prepare_data.py
+	$(BIN)/python tools/prepare_data.py
 
 # Whole files in each of two processes, for fixtures serve all of one, and in their order.
 test: html  ## run all tests, on the built site too
@@ -67,7 +67,7 @@ audit: .venv/installed  ## report known faults of what is locked for this Python
 	@$(BIN)/pip-audit --format=markdown --require-hashes --disable-pip -r requirements-docs.txt
 
 linkcheck: data  ## check the links to other sites, and the lists of what these have
-	$(BIN)/python docs/check_inventories.py
+	$(BIN)/python tools/check_inventories.py
 	$(SPHINX) -b linkcheck docs/_build/linkcheck
 
 clean:  ## delete what was built; environment and data stay

@@ -23,21 +23,22 @@ notebook_branch = os.environ.get("NOTEBOOK_BRANCH", "")
 # -- General ---------------------------------------------------------------------------
 # https://www.sphinx-doc.org/en/master/usage/configuration.html#general-configuration
 
-# What is in docs/: the extensions, and the functions that sphinx_gallery_conf names.
-sys.path.insert(0, str(Path(__file__).parent / "docs"))
+# Where the extension of this project is, and the functions that sphinx_gallery_conf
+# names.
+sys.path.insert(0, str(Path(__file__).parent / "docs/_ext"))
 
 extensions = [
     "sphinx.ext.intersphinx",
     "sphinx_gallery.gen_gallery",
-    "figures",
-    "page_frame",
-    "page_limits",
-    "stale",
-    "reading_order",
-    "notebooks",
-    "math_ml",
-    "sitemap",
-    "dead_links",
+    "gallery.run.figures",
+    "gallery.show.frame",
+    "gallery.run.limits",
+    "gallery.stale",
+    "gallery.pages",
+    "gallery.show.notebooks",
+    "gallery.show.mathematics",
+    "gallery.show.sitemap",
+    "gallery.show.links",
     "notfound.extension",
     "sphinx_copybutton",
     "sphinx_llms_txt",
@@ -66,14 +67,14 @@ sphinx_gallery_conf = {
     # Code links to what is written in it, not to the class of its value.
     "inspect_global_variables": False,
     # Names rather than functions, so that Sphinx can pickle the configuration.
-    "within_subsection_order": "reading_order.place",
-    "minigallery_sort_order": "reading_order.place",
-    "image_scrapers": ("figures.scrape",),
+    "within_subsection_order": "gallery.pages.place",
+    "minigallery_sort_order": "gallery.pages.place",
+    "image_scrapers": ("gallery.run.figures.scrape",),
     "reset_modules": (
         "matplotlib",
-        "page_limits.reset",
-        "page_frame.record",
-        "times.hide",
+        "gallery.run.limits.reset",
+        "gallery.show.frame.record",
+        "gallery.run.times.hide",
     ),
     "reset_modules_order": "both",
     # How long a page took is not in a build that is to be the same again.

@@ -1,13 +1,13 @@
-"""What docs/figures.py reads in a figure, and how it darkens one."""
+"""What run/figures.py reads in a figure, and how it darkens one."""
 
 import copy
 import io
 
-import figures
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from gallery.run import figures
 from matplotlib import colors
 from matplotlib.legend import Legend
 from matplotlib.spines import Spine

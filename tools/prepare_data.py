@@ -32,7 +32,7 @@ MIRROR = (
 NAME = "fashion_mnist"
 PACKAGE = "dataset-fashion-mnist"
 # What the build tells of the data on its pages, and by which it knows the data again.
-FACTS = Path(__file__).parent / "_build/data.json"
+FACTS = Path(__file__).parents[1] / "docs/_build/data.json"
 APT_GET = (
     "apt-get",
     "-q",

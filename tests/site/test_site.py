@@ -20,7 +20,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
-from conftest import (
+from gallery.show.frame import read_block
+from helpers import (
     HTML,
     PAGES,
     ROOT,
@@ -33,7 +34,6 @@ from conftest import (
     run_script,
 )
 from packaging.requirements import Requirement
-from page_frame import read_block
 from PIL import Image
 
 

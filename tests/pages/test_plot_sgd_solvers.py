@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 import tensorflow_datasets as tfds
-from conftest import PAGE, SOLVERS, check_log, run_script, without_times
+from helpers import PAGE, SOLVERS, check_log, run_script, without_times
 from old_loop import PlainCNN
 
 DEFAULTS = {

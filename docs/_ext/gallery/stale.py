@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from page_frame import data_set, required
+from gallery.show.frame import data_set, required
 
 
 def key(files, *others):
@@ -21,7 +21,7 @@ def key(files, *others):
 
 def code(root):
     """Return what all pages are made with, as files."""
-    patterns = "conf.py", "requirements-docs.txt", "docs/*.py"
+    patterns = "conf.py", "requirements-docs.txt", "docs/_ext/**/*.py"
     return [path for pattern in patterns for path in root.glob(pattern)]
 
 

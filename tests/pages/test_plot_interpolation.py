@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from conftest import ROOT, load
+from helpers import ROOT, load
 from matplotlib.colors import to_rgb
 
 PAGE = ROOT / "examples/deep_learning/plot_interpolation.py"

@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 import pytest
 import yaml
-from conftest import ROOT
+from helpers import ROOT
 from test_build import git, make
 
 FOLDER = ROOT / ".github/workflows"
@@ -75,7 +75,7 @@ def test_updates_wait_until_others_have_tried_them():
 def copy(tmp_path):
     """Copy what `make lint` reads."""
     ignore = shutil.ignore_patterns("_build", "auto_examples", "__pycache__")
-    for folder in (".github", "benchmarks", "docs", "examples", "tests"):
+    for folder in (".github", "benchmarks", "docs", "examples", "tests", "tools"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignore)
     for name in ("Makefile", "conf.py", "pyproject.toml", ".pre-commit-config.yaml"):
         shutil.copy(ROOT / name, tmp_path)

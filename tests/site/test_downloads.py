@@ -12,10 +12,10 @@ from pathlib import PurePath
 
 import nbformat
 import pytest
-from conftest import PAGE, REAL_DATA, built, flagship, run_script, without_times
+from gallery.show.frame import read_block
+from gallery.show.notebooks import install_cell, module_of
+from helpers import PAGE, REAL_DATA, built, flagship, run_script, without_times
 from nbclient import NotebookClient
-from notebooks import install_cell, module_of
-from page_frame import read_block
 from sphinx_gallery.py_source_parser import split_code_and_text_blocks
 
 

@@ -14,7 +14,7 @@ import optax
 import pytest
 import tensorflow_datasets as tfds
 from bs4 import BeautifulSoup
-from conftest import ROOT, built, load
+from helpers import ROOT, built, load
 from matplotlib.colors import to_rgb
 
 PAGE = ROOT / "examples/deep_learning/plot_stepsize_sensitivity.py"

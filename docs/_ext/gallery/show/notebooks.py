@@ -12,13 +12,14 @@ from urllib.parse import urljoin
 import nbformat
 from docutils import nodes
 from docutils.utils import new_document
-from figures import beside
 from nbformat import v4
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from page_frame import is_page, read_block
 from sphinx_gallery.directives import imgsgnode
 from sphinx_markdown_builder.translator import MarkdownTranslator
+
+from gallery.run.figures import beside
+from gallery.show.frame import is_page, read_block
 
 INSTALL = """\
 # Install what is missing here, as JAXopt is on Colab.

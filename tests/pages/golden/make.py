@@ -1,6 +1,6 @@
 """Write anew, into ``jaxopt.json`` beside this file, where JAXopt's solvers go.
 
-    python tests/golden/make.py
+    python tests/pages/golden/make.py
 
 JAXopt is no longer maintained. What its solvers did while it could be imported is kept
 there, so that the page on leaving it can be tested without it: a small problem, and
@@ -19,7 +19,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 FILE = Path(__file__).with_name("jaxopt.json")
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "examples/deep_learning/plot_jaxopt_to_optax.py"
 STEPS, EXAMPLES, FEATURES, CLASSES = 20, 8, 3, 3
 CAP, AGGRESSIVENESS = 0.9, 0.8

@@ -7,7 +7,6 @@ real source answers.
 import contextlib
 import hashlib
 import http.server
-import importlib
 import json
 import os
 import re
@@ -21,15 +20,13 @@ import time
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+import prepare_data
 import pytest
 import tensorflow_datasets as tfds
 import trustme
-from conftest import PAGE, PAGES
+from helpers import PAGE, PAGES
 
-SCRIPT = Path(__file__).parents[1] / "docs" / "prepare_data.py"
-sys.path.insert(0, str(SCRIPT.parent))
-prepare_data = importlib.import_module(SCRIPT.stem)
-
+SCRIPT = Path(prepare_data.__file__)
 OWN = "fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 MIRROR = "raw.githubusercontent.com"
 DEB = "dataset-fashion-mnist_1_all.deb"
@@ -180,8 +177,9 @@ def network(authority, tmp_path, monkeypatch):
 
 def start(folder, *options):
     """Start the script, as if ``folder`` were the repository."""
-    script = folder / "docs" / SCRIPT.name
+    script = folder / "tools" / SCRIPT.name
     script.parent.mkdir(exist_ok=True)
+    (folder / "docs").mkdir(exist_ok=True)
     shutil.copy(SCRIPT, script)
     command = [sys.executable, *options, script]
     pipe = subprocess.PIPE

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
-from conftest import HTML, PAGE, PAGES, ROOT, SITE, built, download
+from helpers import HTML, PAGE, PAGES, ROOT, SITE, built, download
 from PIL import Image, ImageStat
 
 

@@ -12,11 +12,11 @@ import sys
 import threading
 
 import check_inventories
-import figures
 import matplotlib.pyplot as plt
 import pytest
 from bs4 import BeautifulSoup
-from conftest import PAGE, ROOT, check_html, listed, run_script
+from gallery.run import figures
+from helpers import PAGE, ROOT, check_html, listed, run_script
 
 # The build
 
@@ -202,7 +202,11 @@ def change(path, text="# changed"):
 
 
 def test_a_page_runs_again_when_what_makes_it_changed(copy, run_again):
-    for name in ("conf.py", "docs/figures.py", "requirements-docs.txt"):
+    for name in (
+        "conf.py",
+        "docs/_ext/gallery/run/figures.py",
+        "requirements-docs.txt",
+    ):
         change(copy / name)
         assert run_again() == (["data", "plain"], 7), name
     change(copy / "examples/deep_learning/plot_plain.py")

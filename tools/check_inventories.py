@@ -11,7 +11,7 @@ from pathlib import Path
 import requests
 from sphinx.util.inventory import InventoryFile
 
-DOCS = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 PATIENCE = 30  # seconds to wait for a site
 
 
@@ -38,10 +38,10 @@ def differences(content, url):
 
 def main():
     """Print all differences; exit with an error if there are any."""
-    documentation = runpy.run_path(DOCS.parent / "conf.py")["documentation"]
+    documentation = runpy.run_path(ROOT / "conf.py")["documentation"]
     lines = []
     for name, url in documentation.items():
-        lines += differences((DOCS / f"inventories/{name}.txt").read_bytes(), url)
+        lines += differences((ROOT / f"docs/inventories/{name}.txt").read_bytes(), url)
     sys.exit("\n".join(lines) or None)
 
 

@@ -3,7 +3,7 @@
 import ast
 
 import pytest
-from conftest import PAGES, load, run_script
+from helpers import PAGES, load, run_script
 from sphinx_gallery.py_source_parser import split_code_and_text_blocks
 
 SLOW = {"flax", "jax", "jaxopt", "matplotlib", "numpy", "optax", "scipy", "tensorflow"}

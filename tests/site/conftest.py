@@ -1,0 +1,96 @@
+"""The built site: its pages, an address, a browser, and what readers download."""
+
+import os
+import shutil
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+from bs4 import BeautifulSoup
+from helpers import SITE, built, download
+from playwright.sync_api import sync_playwright
+
+
+@pytest.fixture(scope="module")
+def soup(script):
+    """Return the HTML of a page."""
+    assert built(script).exists(), "the site is not built: make html"
+    return BeautifulSoup(built(script).read_text(), "html.parser")
+
+
+@pytest.fixture(scope="module")
+def log(soup):
+    """Return all that a page printed."""
+    return "".join(x.get_text() for x in soup.select(".sphx-glr-script-out pre"))
+
+
+class SiteHandler(SimpleHTTPRequestHandler):
+    """Serve the site as GitHub Pages does: 404.html is the answer to a missing path."""
+
+    def log_message(self, *_):
+        """Be quiet."""
+
+    def send_error(self, code, *_, **__):
+        body = (SITE / "404.html").read_bytes()
+        self.send_response(code)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture(scope="session")
+def site_url():
+    """Serve the site to this machine alone; return its address."""
+    handler = partial(SiteHandler, directory=SITE)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def browser_or_none():
+    """Start the Chromium or Chrome of this machine, if it has one."""
+    names = "chromium", "chromium-browser", "google-chrome"
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        yield None
+        return
+    with sync_playwright() as playwright:
+        # Chromium does not start as root, as in a container, with its sandbox.
+        args = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=path, args=args)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def browser(browser_or_none):
+    """Start a browser; a test that needs one skips without it, but not in CI."""
+    if browser_or_none is None:
+        stop = pytest.fail if os.environ.get("CI") else pytest.skip
+        stop("no chromium or google-chrome on the PATH (Debian: apt install chromium)")
+    return browser_or_none
+
+
+@pytest.fixture(scope="module")
+def downloads(script, soup, browser_or_none, site_url, tmp_path_factory):
+    """Return the files that a reader gets from a page, by their ending.
+
+    Without a browser, they are the files to which the links point.
+    """
+    selector = ".page-box a.download, .sphx-glr-download a.download"
+    if browser_or_none is None:
+        links = soup.select(selector)
+        files = [(built(script).parent / link["href"]).resolve() for link in links]
+    else:
+        tab = browser_or_none.new_page()
+        tab.goto(f"{site_url}/{built(script).relative_to(SITE).as_posix()}")
+        folder = tmp_path_factory.mktemp("downloads")
+        files = [download(link, folder) for link in tab.locator(selector).all()]
+        tab.close()
+    return {file.suffix: file for file in files}
