@@ -15,30 +15,15 @@ copyright = "2026, " + author
 # Where the site will be: its links in the sitemap and for social media are absolute.
 # The default is what ``make serve`` shows.
 html_baseurl = os.environ.get("SITE_URL", "http://localhost:8000/")
-# OWNER/NAME on GitHub, and the branch there that has the built notebooks under docs/:
-# then each page has a link that opens it in Colab.
-repository = os.environ.get("GITHUB_REPOSITORY", "")
-notebook_branch = os.environ.get("NOTEBOOK_BRANCH", "")
-
 # -- General ---------------------------------------------------------------------------
 # https://www.sphinx-doc.org/en/master/usage/configuration.html#general-configuration
 
-# Where the extension of this project is, and the functions that sphinx_gallery_conf
-# names.
 sys.path.insert(0, str(Path(__file__).parent / "docs/_ext"))
 
 extensions = [
     "sphinx.ext.intersphinx",
     "sphinx_gallery.gen_gallery",
-    "gallery.run.figures",
-    "gallery.show.frame",
-    "gallery.run.limits",
-    "gallery.stale",
-    "gallery.pages",
-    "gallery.show.notebooks",
-    "gallery.show.mathematics",
-    "gallery.show.sitemap",
-    "gallery.show.links",
+    "gallery",  # this project's own, in docs/_ext
     "notfound.extension",
     "sphinx_copybutton",
     "sphinx_llms_txt",
@@ -48,10 +33,10 @@ exclude_patterns = ["_build"]
 html_math_renderer = "mathml"
 
 # -- Gallery ---------------------------------------------------------------------------
-# https://sphinx-gallery.github.io/stable/configuration.html
+# docs/_ext/gallery/__init__.py
 
 # The order in which pages are best read; those not named here follow, by name.
-reading_order = [
+gallery_reading_order = [
     "plot_sgd_solvers",
     "plot_stepsize_sensitivity",
     "plot_interpolation",
@@ -59,26 +44,21 @@ reading_order = [
 ]
 # How long the code of a page may take, in seconds: busy machines take several times as
 # long as others, so this is for pages that hang.
-page_budget = 300
+gallery_page_budget = 300
+# OWNER/NAME on GitHub, and the branch there that has the built notebooks under docs/:
+# then each page has a link that opens it in Colab.
+gallery_repository = os.environ.get("GITHUB_REPOSITORY", "")
+gallery_notebook_branch = os.environ.get("NOTEBOOK_BRANCH", "")
+# The date of the source: where it is set, builds of the same source are the same to the
+# byte, see https://reproducible-builds.org/specs/source-date-epoch/.
+gallery_source_date = os.environ.get("SOURCE_DATE_EPOCH", "")
+
+# https://sphinx-gallery.github.io/stable/configuration.html
+# The extension adds what says where pages are and how they run.
 sphinx_gallery_conf = {
-    "examples_dirs": "../examples",  # relative to docs/, the source folder
-    "gallery_dirs": "auto_examples",
     "backreferences_dir": "auto_examples/backreferences",  # wanted by minigallery
     # Code links to what is written in it, not to the class of its value.
     "inspect_global_variables": False,
-    # Names rather than functions, so that Sphinx can pickle the configuration.
-    "within_subsection_order": "gallery.pages.place",
-    "minigallery_sort_order": "gallery.pages.place",
-    "image_scrapers": ("gallery.run.figures.scrape",),
-    "reset_modules": (
-        "matplotlib",
-        "gallery.run.limits.reset",
-        "gallery.show.frame.record",
-        "gallery.run.times.hide",
-    ),
-    "reset_modules_order": "both",
-    # How long a page took is not in a build that is to be the same again.
-    "min_reported_time": float("inf") if os.environ.get("SOURCE_DATE_EPOCH") else 0,
     # One page needs no archive of all pages, and no list of how long each one took;
     # that list would load scripts and styles from other hosts, too.
     "download_all_examples": False,

@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import old_loop
 import pyperf
+
+import old_loop
 
 ROUNDS = 5
 OLD_STEPS, NEW_STEPS = 20, 80

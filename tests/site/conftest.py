@@ -8,8 +8,9 @@ from threading import Thread
 
 import pytest
 from bs4 import BeautifulSoup
-from helpers import SITE, built, download
 from playwright.sync_api import sync_playwright
+
+from helpers import SITE, built, download
 
 
 @pytest.fixture(scope="module")

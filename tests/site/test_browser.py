@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
-from helpers import HTML, PAGE, PAGES, ROOT, SITE, built, download
 from PIL import Image, ImageStat
+
+from helpers import HTML, PAGE, PAGES, ROOT, SITE, built, download
 
 
 def path_of(file):

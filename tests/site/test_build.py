@@ -11,10 +11,11 @@ import subprocess
 import sys
 import threading
 
-import check_inventories
 import matplotlib.pyplot as plt
 import pytest
 from bs4 import BeautifulSoup
+
+import check_inventories
 from gallery.run import figures
 from helpers import PAGE, ROOT, check_html, listed, run_script
 

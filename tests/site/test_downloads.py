@@ -12,11 +12,13 @@ from pathlib import PurePath
 
 import nbformat
 import pytest
-from gallery.show.frame import read_block
-from gallery.show.notebooks import install_cell, module_of
-from helpers import PAGE, REAL_DATA, built, flagship, run_script, without_times
 from nbclient import NotebookClient
 from sphinx_gallery.py_source_parser import split_code_and_text_blocks
+
+from environment import REAL_DATA
+from gallery.show.frame import read_block
+from gallery.show.notebooks import install_cell, module_of
+from helpers import PAGE, built, flagship, run_script, without_times
 
 
 @pytest.fixture

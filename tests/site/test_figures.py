@@ -7,13 +7,14 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from gallery.run import figures
 from matplotlib import colors
 from matplotlib.legend import Legend
 from matplotlib.spines import Spine
 from matplotlib.text import Text
 from PIL import Image
 from scipy.ndimage import uniform_filter1d
+
+from gallery.run import figures
 
 DARK_PAGE = "#121212"
 

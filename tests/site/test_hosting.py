@@ -9,8 +9,9 @@ from pathlib import PurePath
 
 import pytest
 import yaml
-from helpers import ROOT
 from test_build import git, make
+
+from helpers import ROOT
 
 FOLDER = ROOT / ".github/workflows"
 WORKFLOWS = {file.stem: yaml.safe_load(file.read_text()) for file in FOLDER.iterdir()}

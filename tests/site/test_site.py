@@ -20,6 +20,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
+from packaging.requirements import Requirement
+from PIL import Image
+
 from gallery.show.frame import read_block
 from helpers import (
     HTML,
@@ -33,8 +36,6 @@ from helpers import (
     listed,
     run_script,
 )
-from packaging.requirements import Requirement
-from PIL import Image
 
 
 @pytest.fixture(scope="module")

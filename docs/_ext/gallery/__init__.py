@@ -1,1 +1,58 @@
-"""The Sphinx extension that runs and shows the pages of the gallery."""
+"""Run the pages of the gallery and show them.
+
+This file is the map: ``setup`` lists every hook in the order in which they run, with
+the function that hangs there. ``pages`` knows where pages are and what they require.
+What counts for running a page is in ``run``, and what counts for showing it is in
+``show``. ``stale`` tells which pages run again.
+"""
+
+from sphinx_gallery.directives import imgsgnode
+
+from gallery import pages, run, stale
+from gallery.show import frame, images, links, mathematics, notebooks, sitemap
+
+
+def tell_sphinx_gallery(app, config):
+    """Give sphinx-gallery its options; those in conf.py and on a command line win."""
+    order = pages.Order(tuple(config.gallery_reading_order))
+    orders = {"within_subsection_order": order, "minigallery_sort_order": order}
+    conf = config.sphinx_gallery_conf
+    config.sphinx_gallery_conf = run.options(config) | orders | conf
+
+
+def setup(app):
+    """Add the settings of conf.py, and hang every function on its hook."""
+    # Names of pages in the order in which they are best read.
+    app.add_config_value("gallery_reading_order", (), "env", types=(tuple, list))
+    # Seconds that the code of a page may take.
+    app.add_config_value("gallery_page_budget", 300, "", types=(int, float))
+    # The one page to run, or all.
+    app.add_config_value("gallery_page", "", "", types=str)
+    # OWNER/NAME on GitHub, and the branch there that has the notebooks.
+    app.add_config_value("gallery_repository", "", "env", types=str)
+    app.add_config_value("gallery_notebook_branch", "", "env", types=str)
+    # Seconds since 1970, if a build is to be the same to the byte when it is repeated.
+    app.add_config_value("gallery_source_date", "", "env", types=str)
+
+    # A build begins.
+    app.connect("config-inited", tell_sphinx_gallery, priority=0)
+    app.connect("builder-inited", pages.check, priority=0)
+    app.connect("builder-inited", stale.run_again, priority=1)
+    # sphinx-gallery runs the pages that changed: see ``run.options`` for its hooks.
+    # Sphinx reads the documents that changed.
+    app.connect("env-get-outdated", stale.read_again)
+    app.add_transform(frame.Frame)
+    app.add_transform(images.DarkImages)
+    # Sphinx writes them.
+    app.connect("doctree-resolved", images.register)
+    app.setup_extension("sphinx_markdown_builder")  # for the text of notebooks
+    app.connect("doctree-resolved", notebooks.write)
+    app.add_node(imgsgnode, html=(images.visit_figure, None), override=True)
+    app.add_html_math_renderer("mathml", *mathematics.RENDERERS)
+    app.add_js_file(None, body=images.MODE)
+    app.connect("html-page-context", images.make_valid)
+    # The build ends.
+    app.connect("build-finished", sitemap.write)
+    app.connect("build-finished", links.check)
+    app.connect("build-finished", stale.keep)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

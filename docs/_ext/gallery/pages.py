@@ -1,29 +1,108 @@
-"""List pages in the order in which they are best read."""
+"""Where the pages are, how they are named and ordered, and what they require."""
 
+import re
+import sys
+import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
-order = []  # the names of the pages in conf.py
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[3]
+EXAMPLES = ROOT / "examples"
+# The folder of the documents where sphinx-gallery writes what it makes of the pages.
+BUILT = "auto_examples"
 
 
-def place(path):
-    """Return the place of a page, as a key to sort by: those not named come last."""
-    name = Path(path).stem
-    return order.index(name) if name in order else len(order), name
+# Places and names
 
 
-def read(app, config):
-    """Take the order from the configuration: sphinx-gallery gives keys only paths."""
-    order[:] = config.reading_order
+def scripts():
+    """Return the paths of all pages, sorted."""
+    return sorted(EXAMPLES.glob("*/plot_*.py"))
 
 
-def read_all_again(app, env, added, changed, removed):
-    """Have all documents read when there is one more or less, for each lists them."""
-    return env.found_docs if added or removed else []
+def is_page(docname):
+    """Tell whether a document is a page that sphinx-gallery made of a script."""
+    return re.match(f"{BUILT}/.*/plot_", docname) is not None
 
 
-def setup(app):
-    """Add ``reading_order``, a list of names of pages."""
-    app.add_config_value("reading_order", [], "env", types=list)
-    app.connect("config-inited", read)
-    app.connect("env-get-outdated", read_all_again)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+def copy_of(script, srcdir):
+    """Return where sphinx-gallery puts its copy of ``script``, and all files beside it.
+
+    ``script`` is a path or, since names are unique, the name of a page alone.
+    """
+    path = next(path for path in scripts() if path.name == Path(script).name)
+    return Path(srcdir, BUILT, path.relative_to(EXAMPLES))
+
+
+@dataclass(frozen=True)
+class Order:
+    """A key that sorts pages by ``names``; pages that it does not name come last."""
+
+    names: tuple[str, ...]
+
+    def __call__(self, path):
+        """Return the place of a page, whose name ends ``path``."""
+        name = Path(path).stem
+        known = name in self.names
+        return self.names.index(name) if known else len(self.names), name
+
+
+# Requirements
+
+
+def read_block(path):
+    """Return the ``# /// script`` block (PEP 723) of the script at ``path`` as a dict.
+
+    The requirements of a page stand in this block alone. Raises ValueError if there is
+    no such block, or if it lacks what every page must say.
+    """
+    pattern = r"^# /// script\n((?:#.*\n)+?)# ///$"
+    try:
+        (lines,) = re.findall(pattern, path.read_text(), re.MULTILINE)
+        requirements = tomllib.loads(re.sub("^# ?", "", lines, flags=re.MULTILINE))
+        return {key: requirements[key] for key in ("requires-python", "dependencies")}
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path.name} needs one block '# /// script' at its top, with its "
+            f"requires-python and dependencies ({error})"
+        ) from None
+
+
+def required(path):
+    """Return the names of the packages that the script at ``path`` requires here."""
+    needs = map(Requirement, read_block(path)["dependencies"])
+    return [x.name for x in needs if not x.marker or x.marker.evaluate()]
+
+
+def reads_data(path):
+    """Tell whether the script at ``path`` reads the data set that a build prepares."""
+    return "tensorflow-datasets" in required(path)
+
+
+# Before a build
+
+
+def check(app):
+    """Stop the build, before any page runs, if a page is not as pages must be."""
+    folders = {}
+    for path in scripts():
+        try:
+            read_block(path)
+        except ValueError as error:
+            sys.exit(str(error))
+        # The files that are built from all pages lie in the same folders.
+        folder = path.parent.name
+        if (other := folders.setdefault(path.name, folder)) != folder:
+            sys.exit(f"Two pages have the name {path.name}, in {other} and {folder}")
+    for page in sorted(Path(app.srcdir, BUILT).glob("*/plot_*.py")):
+        if page.name not in folders:
+            sys.exit(f"{page.name} is built but not in examples: make clean")
+    only, names = app.config.gallery_page, [Path(name).stem for name in folders]
+    if only and only not in names:
+        sys.exit(f"There is no page {only}; the pages are {', '.join(names)}")
+
+
+if __name__ == "__main__":
+    print(*scripts())

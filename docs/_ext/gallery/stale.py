@@ -1,62 +1,105 @@
 """Make again what is stale: sphinx-gallery looks at nothing but scripts.
 
-What counts is content. A page runs again when its script, the lock, the code of the
-build or, if it reads them, the data changed. All documents are read again when any of
-these did but a script, or what is around the pages.
+Content counts, not the time it was written. There are two keys. A page runs again when
+its own key changed, which is of what runs it: the script, ``run/``, the versions of the
+packages that it requires and, if it reads them, the data. All documents are read again
+when their key changed, which is of all else that is around them.
 """
 
 import hashlib
-import os
-import sys
+import platform
+from importlib import metadata
 from pathlib import Path
 
-from gallery.show.frame import data_set, required
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from gallery import pages
+from gallery.run.provenance import data_set
+
+HERE = Path(__file__).parent
 
 
-def key(files, *others):
-    """Return the SHA-256 of names and content of ``files``, and of ``others``."""
-    parts = [(path.name, path.read_bytes()) for path in sorted(files)]
+def key(paths, *others):
+    """Return the SHA-256 of names and content of files, and of ``others``."""
+    parts = [(path.name, path.read_bytes()) for path in sorted(paths) if path.is_file()]
     return hashlib.sha256(repr([parts, others]).encode()).hexdigest()
 
 
-def code(root):
-    """Return what all pages are made with, as files."""
-    patterns = "conf.py", "requirements-docs.txt", "docs/_ext/**/*.py"
-    return [path for pattern in patterns for path in root.glob(pattern)]
+# Pages
 
 
-def forget(app):
+def versions(names):
+    """Return the versions of packages, and of all that these require, by name."""
+    found, wanted = {}, list(names)
+    while wanted:
+        name = canonicalize_name(wanted.pop())
+        if name in found:
+            continue
+        try:
+            package = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue  # the page will say so
+        found[name] = package.version
+        for line in package.requires or []:
+            need = Requirement(line)
+            if need.marker is None or need.marker.evaluate({"extra": ""}):
+                wanted.append(need.name)
+    return sorted(found.items())
+
+
+def page_key(script, app):
+    """Return the key of a page: of what runs it."""
+    return key(
+        [script, *(HERE / "run").glob("*.py")],
+        platform.python_version(),
+        metadata.version("sphinx-gallery"),
+        versions(pages.required(script)),
+        data_set(app.srcdir) if pages.reads_data(script) else None,
+        bool(app.config.gallery_source_date),
+    )
+
+
+def run_again(app):
     """Have a page run again by deleting what sphinx-gallery knows it by.
 
-    Its new key can be written at once, since sphinx-gallery writes the other only of a
+    The new key can be written at once, because sphinx-gallery writes its own only of a
     page that passed.
     """
-    root, built = Path(app.confdir), Path(app.srcdir, "auto_examples")
-    for page in sorted(built.glob("*/plot_*.py")):
-        if not (root / "examples" / page.relative_to(built)).exists():
-            sys.exit(f"{page.name} is built but not in examples: make clean")
-    timeless = bool(os.environ.get("SOURCE_DATE_EPOCH"))
-    for script in root.glob("examples/*/plot_*.py"):
-        page = built / script.relative_to(root / "examples")
-        reads = "tensorflow-datasets" in required(script)
-        data = data_set(app.srcdir) if reads else None
-        new, file = key([*code(root), script], data, timeless), page.with_suffix(".key")
-        if not file.exists() or file.read_text() != new:
-            page.with_suffix(".py.md5").unlink(missing_ok=True)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(new)
+    only = app.config.gallery_page
+    for script in pages.scripts():
+        if only in ("", script.stem):
+            page = pages.copy_of(script, app.srcdir)
+            new, file = page_key(script, app), page.with_suffix(".key")
+            if not file.exists() or file.read_text() != new:
+                page.with_suffix(".py.md5").unlink(missing_ok=True)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(new)
+
+
+# Documents
+
+
+def documents_key(app):
+    """Return the key of all documents: of what is around them."""
+    patterns = "conf.py", "requirements-docs.txt", "docs/_ext/**/*.py"
+    patterns += "docs/_static/*", "docs/_templates/*", "docs/inventories/*"
+    paths = [path for pattern in patterns for path in pages.ROOT.glob(pattern)]
+    config = app.config
+    return key(
+        paths, data_set(app.srcdir), config.gallery_source_date, config.html_baseurl
+    )
 
 
 def read_again(app, env, added, changed, removed):
-    """Have all documents read if what they are made with changed since they were."""
-    root, epoch = Path(app.confdir), os.environ.get("SOURCE_DATE_EPOCH")
-    folders = "docs/_static/*", "docs/_templates/*", "docs/inventories/*"
-    around = [path for folder in folders for path in root.glob(folder)]
-    others = data_set(app.srcdir), epoch, app.config.html_baseurl
-    env.made_with = key([*code(root), *around], *others)
+    """Have all documents read if what is around them changed since they were.
+
+    Each document lists the others, so one more or less of them counts, too.
+    """
+    env.made_with = documents_key(app)
     file = written(app)
     same = file.exists() and file.read_text() == env.made_with
-    return [] if same else env.found_docs
+    return env.found_docs if added or removed or not same else []
 
 
 def written(app):
@@ -65,14 +108,6 @@ def written(app):
 
 
 def keep(app, error):
-    """Keep what the documents were made with, now that they are written."""
+    """Keep what the documents were made with, after they are written."""
     if error is None:
         written(app).write_text(app.env.made_with)
-
-
-def setup(app):
-    """Look before sphinx-gallery runs pages, and after the pages were checked."""
-    app.connect("builder-inited", forget, priority=1)
-    app.connect("env-get-outdated", read_again)
-    app.connect("build-finished", keep)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,8 +1,7 @@
-"""Show the figures of a page: light and dark, described, with their numbers."""
+"""Save the figures of a page: light and dark, described, with their numbers."""
 
 import copy
 import csv
-import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,13 +11,7 @@ from matplotlib import colors
 from matplotlib.collections import Collection
 from matplotlib.legend import Legend
 from matplotlib.text import Text
-from PIL import Image
-from sphinx.transforms import SphinxTransform
-from sphinx.util import logging
 from sphinx.util.rst import escape
-from sphinx_gallery.directives import imgsgnode
-
-logger = logging.getLogger(__name__)
 
 DPI = 100  # pixels of the page that an inch of a figure takes
 CARD_INCHES, CARD_DPI = (4, 2.8), 160  # twice the pixels that it takes at most
@@ -187,98 +180,13 @@ def save(fig, path, gallery_conf):
 
 
 def scrape(block, block_vars, gallery_conf):
-    """Save the open figures, as an image scraper of sphinx-gallery."""
+    """Save the open figures, as an image scraper of sphinx-gallery.
+
+    All figures are closed even if one is refused, or the next page would have it, too.
+    """
     numbers, paths = plt.get_fignums(), block_vars["image_path_iterator"]
     pairs = zip(numbers, map(Path, paths), strict=False)  # there are always more paths
-    rst = [save(plt.figure(number), path, gallery_conf) for number, path in pairs]
-    plt.close("all")
-    return "".join(rst)
-
-
-# Showing it
-
-
-class DarkImages(SphinxTransform):
-    """Show the dark image in dark mode wherever a page shows one that has it.
-
-    Of a page, show the card, and not sphinx-gallery's thumbnail of its whole figure.
-    """
-
-    default_priority = 500
-
-    def apply(self):
-        """Put the dark image behind the light one, and give both what both need."""
-        images = [
-            *self.document.findall(nodes.image),
-            *self.document.findall(imgsgnode),
-        ]
-        for light in images:
-            card = light["uri"].replace("_thumb.png", "_card.png")
-            if Path(self.env.srcdir, card.lstrip("/")).exists():
-                light["uri"] = card
-            path = Path(self.env.srcdir, light["uri"].lstrip("/"))
-            if not path.exists():
-                continue
-            with Image.open(path) as image:
-                light["width"], light["height"] = map(str, image.size)
-            # Lazy, for then a browser fetches only the image that it shows; no link,
-            # which Sphinx makes of an image with a width.
-            light["loading"] = "lazy"
-            light["classes"].append("no-scaled-link")
-            if beside(path, "_dark").exists():
-                dark = light.deepcopy()
-                dark["uri"] = beside(Path(light["uri"]), "_dark").as_posix()
-                light["classes"].append("only-light")
-                dark["classes"].append("only-dark")
-                light.parent.insert(light.parent.index(light) + 1, dark)
-
-
-def visit_figure(self, node):
-    """Write the ``<img>`` that sphinx-gallery leaves without size and escaping."""
-    path = Path(node["uri"].lstrip("/"))
-    if "width" not in node:  # its page failed
-        logger.warning("figure not found: %s", path, location=node)
-        raise nodes.SkipNode
-    for image in (path, beside(path, "_2x")):
-        self.builder.images[image.as_posix()] = image.name
-    once, twice = (
-        f"{self.builder.imgpath}/{x.name}" for x in (path, beside(path, "_2x"))
-    )
-    attributes = {name: node[name] for name in ("alt", "width", "height", "loading")}
-    attributes["class"] = " ".join(["sphx-glr-single-img", *node["classes"]])
-    if (description := description_id(path)) in self.document.ids:
-        attributes["aria-details"] = description
-    tag = self.emptytag(
-        node, "img", src=once, srcset=f"{once}, {twice} 2x", **attributes
-    )
-    self.body.append(tag)
-    raise nodes.SkipNode
-
-
-def make_valid(app, pagename, templatename, context, doctree):
-    """Take out what is not HTML in the cards of pages: sphinx-gallery's own tooltips.
-
-    They only repeat how the page begins. The list of tags, of which there are none,
-    comes once for each folder, with the same id.
-    """
-    if "body" in context:
-        body = re.sub(r' tooltip="[^"]*"', "", context["body"])
-        context["body"] = re.sub(r"<div id='sg-tag-list'.*?</div>", "", body)
-
-
-# The theme sets the mode after it has read the page; until then, a browser would show,
-# and fetch, both images of two.
-MODE = """{
-const {dataset} = document.documentElement;
-const {matches} = matchMedia("(prefers-color-scheme: dark)");
-if (dataset.theme == "auto") dataset.theme = matches ? "dark" : "light";
-}"""
-
-
-def setup(app):
-    """Replace how sphinx-gallery shows images."""
-    app.add_node(imgsgnode, html=(visit_figure, None), override=True)
-    app.add_transform(DarkImages)
-    app.connect("html-page-context", make_valid)
-    app.add_js_file(None, body=MODE)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    try:
+        return "".join(save(plt.figure(n), path, gallery_conf) for n, path in pairs)
+    finally:
+        plt.close("all")

@@ -1,16 +1,19 @@
 """End a page that warns, exits or hangs, so that it fails the build by its name."""
 
+import resource
 import signal
+import sys
 import warnings
-
-from sphinx_gallery import gen_rst
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 outside_of_pages = warnings.filters[:]
-clock = {}  # the "budget" of each page, and what is "left" of it to this one, in s
+page = {}  # the seconds that the blocks of the page "used" until now
 
 
 class PageError(Exception):
-    """What a page did that ends pages; sphinx-gallery reports it with the page."""
+    """A page did what ends pages; sphinx-gallery reports the error with the page."""
 
 
 class TimeUp(BaseException):
@@ -20,17 +23,28 @@ class TimeUp(BaseException):
 def reset(gallery_conf, fname, when):
     """Turn warnings into errors ``when`` is "before" a page, and back "after" it.
 
-    The exception is jaxopt's notice, on import, that it is no longer maintained: the
-    pages know and say so. Each page gets its time anew.
+    The exception is jaxopt's notice, on import, that jaxopt is no longer maintained:
+    the pages know and say so. Each page starts with its whole time, and with the memory
+    that the process has now.
     """
     if when == "before":
-        clock["left"] = clock["budget"]
+        page.clear()
         warnings.simplefilter("error")
         warnings.filterwarnings(
             "ignore", "JAXopt is no longer maintained", DeprecationWarning
         )
+        # Linux forgets the largest memory of a process on request. Other systems do
+        # not, so there a page counts with the pages before it.
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
     else:
         warnings.filters[:] = outside_of_pages
+
+
+def peak():
+    """Return the largest resident memory of this process, in MB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def stop(number, stack):
@@ -38,34 +52,42 @@ def stop(number, stack):
     raise TimeUp
 
 
-def run(block):
-    """Run a block of a page, in the place of what measures its memory.
+@dataclass(frozen=True)
+class Watch:
+    """Runs the blocks of pages, in the place of a function that measures memory.
 
-    sphinx-gallery handles what is an Exception; all else would end the whole build, and
-    ``sys.exit(0)`` would even have it succeed. Raises PageError instead.
+    ``budget`` is the time of a page in seconds. ``timeless`` leaves out what differs
+    between two runs of the same page.
     """
-    try:
-        try:
-            signal.setitimer(signal.ITIMER_REAL, clock["left"])
+
+    budget: float
+    timeless: bool
+
+    def __call__(self, block):
+        """Run a block of a page; return the memory it took, in MB, and its result.
+
+        sphinx-gallery handles an Exception; anything else would end the whole build,
+        and ``sys.exit(0)`` would even let it succeed. Raises PageError instead.
+        """
+        if not page:
+            # sphinx-gallery subtracts what it measures before a page. A reader who runs
+            # the script needs all of it.
+            page["used"] = 0.0
             return 0.0, block()
-        finally:
-            clock["left"], _ = signal.setitimer(signal.ITIMER_REAL, 0)
-    except TimeUp as end:
-        reason, place = f"took more than {clock['budget']} s (page_budget)", end
-    except SystemExit as end:
-        reason, place = f"called sys.exit({end.code!r})", end
-    raise PageError(f"The page {reason}").with_traceback(place.__traceback__)
-
-
-def read(app, config):
-    """Take the budget from the configuration."""
-    clock["budget"] = config.page_budget
-
-
-def setup(app):
-    """Add ``page_budget``, the seconds that the code of a page may take."""
-    app.add_config_value("page_budget", 300, "", types=(int, float))
-    app.connect("config-inited", read)
-    signal.signal(signal.SIGALRM, stop)
-    gen_rst._sg_call_memory_noop = run
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+        left = max(self.budget - page["used"], 0.001)  # 0 would be no limit
+        handler = signal.signal(signal.SIGALRM, stop)
+        try:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, left)
+                result = block()
+            finally:
+                rest, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+                page["used"] += left - rest
+                signal.signal(signal.SIGALRM, handler)
+        except TimeUp as end:
+            reason, place = f"took more than {self.budget} s (gallery_page_budget)", end
+        except SystemExit as end:
+            reason, place = f"called sys.exit({end.code!r})", end
+        else:
+            return 0.0 if self.timeless else peak(), result
+        raise PageError(f"The page {reason}").with_traceback(place.__traceback__)

@@ -1,8 +1,8 @@
-"""Tell the times in what a page prints, for they are all that differs between runs."""
+"""Mask the times in the output of a page, because nothing else differs between runs."""
 
-import os
 import re
-from pathlib import Path
+
+from gallery import pages
 
 # What sphinx-gallery writes of what a page printed.
 PRINTED = re.compile(
@@ -38,13 +38,12 @@ def masked(log):
 
 
 def hide(gallery_conf, fname, when):
-    """Mask the times of a page after it ran, if what is built is to be reproducible.
+    """Mask the times of a page after it ran, in a build that is to be reproducible.
 
-    In the file that all is made from: page, notebook and source.
+    sphinx-gallery makes page, notebook and source from one file, which changes here.
     """
-    if when == "after" and os.environ.get("SOURCE_DATE_EPOCH"):
-        (page,) = Path(gallery_conf["src_dir"]).glob(f"auto_examples/*/{fname}")
-        rst = page.with_suffix(".rst")
+    if when == "after":
+        rst = pages.copy_of(fname, gallery_conf["src_dir"]).with_suffix(".rst")
         text = PRINTED.sub(lambda printed: masked(printed[0]), rst.read_text())
         rst.unlink()  # it is read-only
         rst.write_text(text)

@@ -1,18 +1,21 @@
 """Write mathematics as MathML, which browsers show without any script."""
 
-from docutils import nodes
-from docutils.utils.math.latex2mathml import tex2mathml
+from docutils.writers.html5_polyglot import HTMLTranslator
 
 
-def visit(self, node, as_block):
-    """Write the formula of a math node."""
-    self.body.append(tex2mathml(node.astext(), as_block=as_block))
-    raise nodes.SkipNode
+def visit(self, node):
+    """Write the formula of a math node; a mistake in it is a warning with its place."""
+    self.math_output, self.math_options = "mathml", ""
+    start = len(self.body)
+    try:
+        HTMLTranslator.visit_math(self, node)
+    finally:
+        # In TeX, the bars of a norm stretch after \left and \right alone. A browser
+        # stretches all, and one with an exponent to another height than its partner.
+        if r"\left" not in node.astext():
+            formula = "".join(self.body[start:])
+            flat = '<mo stretchy="false">‖</mo>'
+            self.body[start:] = [formula.replace("<mo>‖</mo>", flat)]
 
 
-def setup(app):
-    """Offer the renderer ``mathml``."""
-    inline = (lambda self, node: visit(self, node, as_block=False)), None
-    block = (lambda self, node: visit(self, node, as_block=True)), None
-    app.add_html_math_renderer("mathml", inline, block)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+RENDERERS = (visit, None), (visit, None)  # inline, and in a block

@@ -18,8 +18,8 @@ from packaging.utils import canonicalize_name
 from sphinx_gallery.directives import imgsgnode
 from sphinx_markdown_builder.translator import MarkdownTranslator
 
+from gallery import pages
 from gallery.run.figures import beside
-from gallery.show.frame import is_page, read_block
 
 INSTALL = """\
 # Install what is missing here, as JAXopt is on Colab.
@@ -60,7 +60,7 @@ def module_of(requirement):
 
 def install_cell(path):
     """Return the source of the cell that installs what the script ``path`` requires."""
-    needs = read_block(path)["dependencies"]
+    needs = pages.read_block(path)["dependencies"]
     pairs = "\n".join(f'    ("{module_of(name)}", "{name}"),' for name in needs)
     return INSTALL.format(pairs=pairs)
 
@@ -173,7 +173,7 @@ def number(notebook):
 
 def write(app, doctree, docname):
     """Write the notebook of a page over the one that sphinx-gallery wrote."""
-    if app.builder.format == "html" and is_page(docname):
+    if app.builder.format == "html" and pages.is_page(docname):
         path = Path(app.srcdir, f"{docname}.ipynb")
         before = path.stat()
         nbformat.write(make(app, doctree, docname), path)
@@ -182,10 +182,3 @@ def write(app, doctree, docname):
         # Sphinx copies downloads before it writes pages.
         _, place = app.env.dlfiles[path.relative_to(app.srcdir)]
         shutil.copy(path, Path(app.outdir, "_downloads", place))
-
-
-def setup(app):
-    """Write a notebook whenever a page is written."""
-    app.setup_extension("sphinx_markdown_builder")
-    app.connect("doctree-resolved", write)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}

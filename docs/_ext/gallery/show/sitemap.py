@@ -13,9 +13,3 @@ def write(app, error):
         start = '<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">'
         text = "\n".join(["<?xml version='1.0' encoding='utf-8'?>", start, *lines])
         Path(app.outdir, "sitemap.xml").write_text(f"{text}\n</urlset>\n")
-
-
-def setup(app):
-    """Write the list at the end of each build."""
-    app.connect("build-finished", write)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
