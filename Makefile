@@ -3,13 +3,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 SITE := docs/_build/html
 SPHINX := $(BIN)/python -m sphinx -b html -W -n --keep-going -c . -d docs/_build/doctrees docs
-PAGES := $(wildcard examples/*/plot_*.py)
-# What writes a lock, for the site and its pages; the file's name follows.
-LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
-	--generate-hashes --custom-compile-command "make lock" \
-	requirements-docs.in $(PAGES) -o
+# What writes a lock: of the site and its pages, and of uv alone in the same version.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \
+	--generate-hashes --custom-compile-command "make lock"
+PAGES = $$($(BIN)/python docs/_ext/gallery/pages.py)
+LOCK = $(COMPILE) requirements-docs.in $(PAGES) -o
+# One page alone: make html PAGE=plot_sgd_solvers
+ONE := $(if $(PAGE),-D gallery_page=$(PAGE) -t noplot)
 # Sphinx warns of a document only when it reads it: after a failure it reads all again.
 FORGET := { rm -rf docs/_build/doctrees; exit 1; }
+
+# Which Python the environment may have.
+CHECK := $(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or \
+	sys.exit("Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is %d.%d: try make PYTHON=python3.13" % v)'
 
 # The pages are built on the CPU, wherever they are built.
 export JAX_PLATFORMS := cpu
@@ -17,14 +23,14 @@ export JAX_PLATFORMS := cpu
 export TF_CPP_MIN_LOG_LEVEL := 3
 export TF_ENABLE_ONEDNN_OPTS := 0
 
-.PHONY: help html html-noplot serve data test test-latest bench lint lock licenses audit \
-	linkcheck clean
+.PHONY: help html html-noplot serve data test test-latest bench lint copies lock licenses \
+	audit linkcheck clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*  ## (.*)/  make \1 	\2/p' Makefile | expand -t 20
 
-html: data  ## build the site into docs/_build/html
-	$(SPHINX) $(SITE) || $(FORGET)
+html: data  ## build the site into docs/_build/html; PAGE=plot_x runs that page alone
+	$(SPHINX) $(ONE) $(SITE) || $(FORGET)
 	@echo "The site is in $(SITE)/index.html"
 
 html-noplot: .venv/installed  ## the same, but run no page
@@ -57,8 +63,12 @@ lint: .venv/installed  ## check style, spelling and safety
 	$(BIN)/sphinx-lint --ignore docs/_build --ignore docs/auto_examples docs examples
 	$(BIN)/zizmor --offline --quiet --strict-collection .github
 
-lock: .venv/installed  ## write requirements-docs.txt anew
+copies: .venv/installed  ## write what pages share from the first page to the others
+	PYTHONPATH=docs/_ext $(BIN)/python tools/copies.py
+
+lock: .venv/installed  ## write requirements-docs.txt and requirements-uv.txt anew
 	$(LOCK) requirements-docs.txt
+	echo uv | $(COMPILE) -c requirements-docs.txt - -o requirements-uv.txt
 
 licenses: .venv/installed  ## print a table of what is installed, with licences
 	@$(BIN)/pip-licenses --format=markdown --with-system
@@ -73,11 +83,10 @@ linkcheck: data  ## check the links to other sites, and the lists of what these 
 clean:  ## delete what was built; environment and data stay
 	rm -rf docs/_build docs/auto_examples .latest
 
-# What another environment built goes, because nothing else tells that it is stale. The
-# stamp is written last, so an installation that was cut short starts over.
-.venv/installed: requirements-docs.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is %d.%d: try make PYTHON=python3.13" % v)'
-	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements-docs.txt
-	rm -rf docs/_build docs/auto_examples
+# An environment that is there stays, with its Python; its packages become those of the
+# lock. The stamp is written last, so an installation that was cut short starts over.
+.venv/installed: requirements-docs.txt requirements-uv.txt tools/install.py
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || { $(CHECK) && $(PYTHON) -m venv --clear .venv; }
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements-uv.txt
+	$(BIN)/python tools/install.py requirements-docs.txt
 	touch $@
