@@ -1,15 +1,14 @@
 """Data, prepared by the build or by a page, when sources, disks and processes fail.
 
-The sources are stand-ins on loopback, with the true archives, which come from whichever
-real source answers.
+The sources are stand-ins on loopback, with small archives: what fails with these fails
+with the true ones, which another file tests.
 """
 
-import contextlib
-import hashlib
 import http.server
 import json
 import os
 import re
+import runpy
 import shutil
 import signal
 import ssl
@@ -17,124 +16,40 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
+from pathlib import Path
 
-import prepare_data
 import pytest
 import tensorflow_datasets as tfds
 import trustme
+from tensorflow_datasets.image_classification.mnist import FashionMNIST
+
+import prepare_data
 from helpers import PAGE, PAGES
+from small_archives import ARCHIVES, SHA256, register
+from stand_ins import DEB, MIRROR, OWN, Handler, apt_config, disk, mounted, repository
 
 SCRIPT = Path(prepare_data.__file__)
-OWN = "fashion-mnist.s3-website.eu-central-1.amazonaws.com"
-MIRROR = "raw.githubusercontent.com"
-DEB = "dataset-fashion-mnist_1_all.deb"
 FOLDER = "fashion_mnist/3.0.1"
 RECORDS = "fashion_mnist-train.tfrecord-00000-of-00001"
-# Of all images and labels, as the built pages tell it.
-SHA256 = "5027f0cd7f9145ed568a771a6757ee402f4539a89a1cfe914ce21d7314c9da11"
-
 needs_apt = pytest.mark.skipif(
     not (shutil.which("apt-get") and shutil.which("dpkg-deb")),
     reason="this system has no apt-get and dpkg-deb",
 )
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves files by name, as a proxy and in the manner of their host."""
-
-    host = None
-
-    def manner(self):
-        source = {OWN: "own", MIRROR: "mirror"}.get(self.host, "other")
-        return self.server.manners.get(source, "refuse")
-
-    def do_CONNECT(self):
-        self.host = self.path.partition(":")[0]
-        self.server.asked.append((self.host, None))
-        if self.manner() == "stall":
-            self.server.over.wait()
-        elif self.manner() != "refuse":
-            self.send_response(200)
-            self.end_headers()
-            self.request = self.server.tls.wrap_socket(self.request, server_side=True)
-            self.setup()
-            self.close_connection = False
-
-    def do_GET(self):
-        url = urlsplit(self.path)
-        name = PurePosixPath(url.path).name
-        self.host = self.host or url.hostname
-        self.server.asked.append((self.host, name))
-        file = self.server.files.get(name)
-        match self.manner():
-            case "stall":
-                self.server.over.wait()
-            case "503":
-                self.send_error(503)
-            case "serve" if file is None:
-                self.send_error(404)
-            case "serve":
-                self.answer(len(file), file)
-            case "serve too much":
-                self.answer(len(file) + 1, file + b"\0")
-            case "cut short":
-                self.answer(len(file), file[: len(file) // 2])
-            case "stall half way":
-                self.answer(len(file), file[: len(file) // 2])
-                self.server.over.wait()
-            case "drip":
-                self.answer(len(file), b"")
-                for _ in range(100):
-                    self.server.over.wait(0.2)
-                    self.wfile.write(b"\0")
-
-    def answer(self, size, content):
-        self.send_response(200)
-        self.send_header("Content-Length", str(size))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def handle(self):
-        # A client may leave early.
-        with contextlib.suppress(OSError):
-            super().handle()
-
-    def finish(self):
-        super().finish()
-        self.request.close()
-
-    def log_message(self, *_):
-        pass
+@pytest.fixture(scope="module", autouse=True)
+def small_archives():
+    """Register the small archives, in this process and in its children."""
+    with pytest.MonkeyPatch.context() as patch:
+        register(patch.setattr)
+        # Where sitecustomize.py is.
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        yield
 
 
 @pytest.fixture(scope="module")
 def authority():
     return trustme.CA()
-
-
-def apt_config(folder):
-    """Write settings with which apt knows one repository and nothing of this machine's.
-
-    Return their path.
-    """
-    for name in ("none", "lists/partial", "cache/archives/partial"):
-        (folder / name).mkdir(parents=True)
-    (folder / "sources.list").write_text("deb [trusted=yes] http://debian.invalid ./\n")
-    settings = {
-        "Dir::Etc::Main": "/dev/null",
-        "Dir::Etc::Parts": folder / "none",
-        "Dir::Etc::SourceList": folder / "sources.list",
-        "Dir::Etc::SourceParts": folder / "none",
-        "Dir::State::Lists": folder / "lists",
-        "Dir::Cache": folder / "cache",
-        # apt's own user could not enter the temporary folder.
-        "APT::Sandbox::User": "root",
-    }
-    lines = (f'{name} "{value}";\n' for name, value in settings.items())
-    (folder / "apt.conf").write_text("".join(lines))
-    return folder / "apt.conf"
 
 
 @pytest.fixture
@@ -202,33 +117,6 @@ def run(folder, *options, timeout=60):
     return finish(start(folder, *options), timeout)
 
 
-@pytest.fixture(scope="module")
-def registered(tmp_path_factory):
-    data_dir = tmp_path_factory.mktemp("no_data")
-    return tfds.builder("fashion_mnist:3.*.*", data_dir=data_dir).url_infos
-
-
-@pytest.fixture(scope="module")
-def archives(registered, tmp_path_factory):
-    """The contents of the true archives, by name."""
-    reasons = []
-    for name, fetch in prepare_data.SOURCES.items():
-        folder = tmp_path_factory.mktemp("archives")
-        try:
-            fetch(registered, folder)
-            prepare_data.check(registered, folder)
-        except prepare_data.SourceError as error:
-            # Otherwise a mistake in the script could pass for a missing network.
-            assert "sha256" not in str(error)
-            reasons.append(f"{name}: {error}")
-            continue
-        names = [archive.filename for archive in registered.values()]
-        return {name: (folder / name).read_bytes() for name in names}
-    missing = f"no source has the true archives ({'; '.join(reasons)})"
-    # A person without a network can test the rest; CI has to test this, too.
-    pytest.fail(missing) if "CI" in os.environ else pytest.skip(missing)
-
-
 def assert_nothing_else(data, *others):
     """Check that ``data`` has nothing but the data set, and the lock of the build."""
     names = {path.name for path in data.glob("*")}
@@ -244,7 +132,7 @@ def assert_prepared(child, data, source, *others):
     assert_nothing_else(data, *others)
     splits = tfds.builder_from_directory(info.parent).info.splits
     sizes = {name: split.num_examples for name, split in splits.items()}
-    assert sizes == {"train": 60_000, "test": 10_000}
+    assert sizes == {"train": 1_200, "test": 100}
 
 
 def assert_refused(child, data):
@@ -274,53 +162,28 @@ def assert_refused(child, data):
         ("mirror", "cut short", "cut short"),
     ],
 )
-def test_bad_source(source, manner, reason, network, registered, tmp_path):
-    wrong = {archive.filename: bytes(archive.size) for archive in registered.values()}
+def test_bad_source(source, manner, reason, network, tmp_path):
+    wrong = {name: bytes(len(archive)) for name, archive in ARCHIVES.items()}
     network(wrong, **{source: manner})
     names = {"own": "its own source", "mirror": "the GitHub mirror"}
     with pytest.raises(prepare_data.SourceError, match=reason):
-        prepare_data.SOURCES[names[source]](registered, tmp_path)
-        prepare_data.check(registered, tmp_path)
-
-
-def repository(folder, archives):
-    """Return the files of a repository that has a package of ``archives``."""
-    tree = folder / "package"
-    packaged = tree / "usr/share/datasets/fashion-mnist"
-    packaged.mkdir(parents=True)
-    for name, content in archives.items():
-        # Debian's header has another time, and no name before the deflated bytes.
-        _, _, deflated = content[10:].partition(b"\0")
-        header = bytes.fromhex("1f8b0800 ed0ada5e 0003")
-        (packaged / name).write_bytes(header + deflated)
-    control = (
-        "Package: dataset-fashion-mnist\nVersion: 1\nArchitecture: all\n"
-        "Maintainer: Nobody <nobody@example.org>\nDescription: A stand-in\n"
-    )
-    (tree / "DEBIAN").mkdir()
-    (tree / "DEBIAN").chmod(0o755)  # dpkg-deb refuses less
-    (tree / "DEBIAN/control").write_text(control)
-    build = ["dpkg-deb", "-Znone", "--build", tree, folder / DEB]
-    subprocess.run(build, check=True, capture_output=True)
-    deb = (folder / DEB).read_bytes()
-    sha256 = hashlib.sha256(deb).hexdigest()
-    entry = f"{control}Filename: {DEB}\nSize: {len(deb)}\nSHA256: {sha256}\n"
-    return {"Packages": entry.encode(), DEB: deb}
+        prepare_data.SOURCES[names[source]](FashionMNIST.url_infos, tmp_path)
+        prepare_data.check(FashionMNIST.url_infos, tmp_path)
 
 
 @needs_apt
 @pytest.mark.parametrize("listed", [False, True])
-def test_package(listed, network, registered, archives, tmp_path):
+def test_package(listed, network, tmp_path):
     if not listed and os.geteuid() != 0:
         pytest.skip("only root refreshes apt's lists")
-    proxy = network(repository(tmp_path, archives), other="serve")
+    proxy = network(repository(tmp_path, ARCHIVES), other="serve")
     if listed:
         subprocess.run(["apt-get", "update"], check=True, capture_output=True)
         proxy.asked.clear()
     folder = tmp_path / "unpacked"
     folder.mkdir()
-    prepare_data.from_debian(registered, folder)
-    prepare_data.check(registered, folder)
+    prepare_data.from_debian(FashionMNIST.url_infos, folder)
+    prepare_data.check(FashionMNIST.url_infos, folder)
     names = [name for _, name in proxy.asked]
     assert names == [DEB] if listed else {"Packages", DEB} <= set(names)
 
@@ -364,9 +227,9 @@ def wait_for(condition):
     pytest.fail("it did not come to that")
 
 
-def test_killed_then_two_at_once_then_nothing_to_do(network, archives, tmp_path):
+def test_killed_then_two_at_once_then_nothing_to_do(network, tmp_path):
     """The next runs find nothing to trip over, and share the work."""
-    proxy = network(archives, own="stall half way")
+    proxy = network(ARCHIVES, own="stall half way")
     data = tmp_path / "data"
     child = start(tmp_path)
     wait_for(lambda: list(data.glob("*.preparing/archives/*")))
@@ -379,7 +242,7 @@ def test_killed_then_two_at_once_then_nothing_to_do(network, archives, tmp_path)
         folder.mkdir(parents=True)
     os.utime(old, (0, 0))
 
-    proxy = network(archives, own="serve")
+    proxy = network(ARCHIVES, own="serve")
     proxy.asked.clear()
     children = [finish(child, 300) for child in [start(tmp_path), start(tmp_path)]]
     first, second = sorted(children, key=lambda child: "Getting" not in child.stdout)
@@ -404,10 +267,10 @@ def test_killed_then_two_at_once_then_nothing_to_do(network, archives, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def prepared(registered, archives, tmp_path_factory):
-    """A folder with the data set, prepared from the true archives."""
+def prepared(tmp_path_factory):
+    """A folder with the data set, as tensorflow-datasets prepares it."""
     data = tmp_path_factory.mktemp("prepared")
-    for name, content in archives.items():
+    for name, content in ARCHIVES.items():
         (data / "archives").mkdir(exist_ok=True)
         (data / "archives" / name).write_bytes(content)
     config = tfds.download.DownloadConfig(manual_dir=data / "archives")
@@ -416,12 +279,16 @@ def prepared(registered, archives, tmp_path_factory):
     return data / "data"
 
 
-def flip(folder):
-    with (folder / RECORDS).open("r+b") as file:
-        file.seek(-1_000_000, os.SEEK_END)  # past what any page trains on
+def flip(folder, records=RECORDS):
+    with (folder / records).open("r+b") as file:
+        file.seek(-50_000, os.SEEK_END)  # past the first thousand images to train on
         byte = file.read(1)
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte[0] ^ 1]))
+
+
+def flip_to_test_on(folder):
+    flip(folder, RECORDS.replace("train", "test"))
 
 
 def cut_in_a_record(folder):
@@ -431,7 +298,7 @@ def cut_in_a_record(folder):
 def cut_between_records(folder):
     """A record is its length, in 8 bytes, a checksum of that, itself, and another."""
     content, end = (folder / RECORDS).read_bytes(), 0
-    for _ in range(50_000):
+    for _ in range(1_100):
         end += 8 + 4 + int.from_bytes(content[end : end + 8], "little") + 4
     os.truncate(folder / RECORDS, end)
 
@@ -453,7 +320,14 @@ def lose_all(folder):
         path.unlink()
 
 
-DAMAGES = [flip, cut_in_a_record, cut_between_records, lose_records, lose_info]
+DAMAGES = [
+    flip,
+    flip_to_test_on,
+    cut_in_a_record,
+    cut_between_records,
+    lose_records,
+    lose_info,
+]
 DAMAGES += [spoil_info, lose_all]
 
 
@@ -467,14 +341,6 @@ def damaged(request, prepared, tmp_path):
     shutil.copytree(prepared, tmp_path / "data")
     request.param(tmp_path / "data" / FOLDER)
     return tmp_path / "data" / FOLDER
-
-
-@pytest.fixture
-def use_data(monkeypatch):
-    """Return a function that makes a folder that of tensorflow-datasets, here."""
-    return lambda data: monkeypatch.setattr(
-        tfds.core.constants, "DATA_DIR", os.fspath(data)
-    )
 
 
 def assert_exits(load, data):
@@ -500,10 +366,10 @@ def test_damaged_data_is_found_before_it_is_used(damaged, page, use_data, monkey
 
 
 @pytest.mark.parametrize("damaged", [flip], indirect=True)
-def test_the_build_repairs_damaged_data(damaged, network, archives, tmp_path):
+def test_the_build_repairs_damaged_data(damaged, network, build, tmp_path):
     """If it can have the archives; else it says what to do, and leaves all there is."""
     before = contents(damaged)
-    child = run(tmp_path)
+    child = build()
     assert child.returncode == 1
     said = f"{damaged} is not whole, and is prepared anew\n"
     assert child.stdout.startswith(said)
@@ -512,8 +378,8 @@ def test_the_build_repairs_damaged_data(damaged, network, archives, tmp_path):
         in child.stderr
     )
     assert contents(damaged) == before
-    proxy = network(archives, own="503", mirror="serve")
-    child = run(tmp_path, timeout=300)
+    proxy = network(ARCHIVES, own="503", mirror="serve")
+    child = build()
     assert_prepared(child, tmp_path / "data", "the GitHub mirror")
     assert {host for host, _ in proxy.asked} == {OWN, MIRROR}
     assert child.stdout.startswith(said)
@@ -538,74 +404,54 @@ def test_facts_that_are_not_of_the_data_are_made_anew(
 # Disks
 
 
-@contextlib.contextmanager
-def mounted(folder, *options):
-    """Mount a file system at ``folder``; a test that needs one skips if it may not."""
-    folder.mkdir(exist_ok=True)
-    mount = subprocess.run(["mount", *options, folder], capture_output=True, text=True)
-    if mount.returncode != 0:
-        pytest.skip(f"this process may not mount: {mount.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
-@contextlib.contextmanager
-def disk(kind, folder):
-    """Have a disk at ``folder`` that is read-only, or has the size that is given."""
-    if kind == "ro" and os.geteuid() != 0:  # root may write all the same
-        folder.mkdir(mode=0o555)
-        yield
-    else:
-        with mounted(folder, "-t", "tmpfs", "-o", kind, "none"):
-            yield
-
-
-def test_a_read_only_disk(network, archives, page, use_data, tmp_path):
-    network(archives, own="serve")
+def test_a_read_only_disk(network, build, page, use_data, tmp_path):
+    network(ARCHIVES, own="serve")
     data = tmp_path / "data"
     with disk("ro", data):
-        assert_no_room(run(tmp_path), data)
+        assert_no_room(build(), data, "Read-only")
         use_data(data)
         assert_exits(page.load, data)
 
 
-# Full when the archives come, when they are unpacked, and when records are written.
-@pytest.mark.parametrize("size", ["16m", "60m", "100m"])
-def test_a_full_disk(size, network, archives, page, use_data, tmp_path):
-    network(archives, own="serve")
+def test_a_disk_without_room_for_the_archives(network, page, use_data, tmp_path):
+    network(ARCHIVES, own="serve")
     data = tmp_path / "data"
-    with disk(f"size={size}", data):
-        assert_no_room(run(tmp_path), data)
-        if size == "16m":  # a page unpacks elsewhere
-            use_data(data)
-            assert_exits(page.load, data)
-            assert_nothing_else(data)
+    with disk("size=512k", data):
+        assert_no_room(run(tmp_path), data, "[Errno 28]")
+        use_data(data)  # a page unpacks elsewhere, but has no room for the records
+        assert_exits(page.load, data)
+        assert_nothing_else(data)
 
 
-def assert_no_room(child, data):
+@pytest.mark.parametrize(
+    "size, reason", [("1500k", "Error while extracting"), ("2600k", ".tfrecord")]
+)
+def test_a_disk_without_room_for_what_follows(size, reason, network, build, tmp_path):
+    """For what is unpacked, and for the records."""
+    network(ARCHIVES, own="serve")
+    with disk(f"size={size}", tmp_path / "data"):
+        assert_no_room(build(), tmp_path / "data", reason)
+
+
+def assert_no_room(child, data, reason):
     assert child.returncode == 1
     fault, remedy = child.stderr.splitlines()[-2:]
     assert fault.startswith(f"Fashion-MNIST cannot be put into {data / FOLDER}: ")
+    assert reason in fault
     assert "set TFDS_DATA_DIR to a folder that can be written" in remedy
     assert "Traceback" not in child.stderr
     assert_nothing_else(data)
 
 
-def test_data_on_a_disk_that_cannot_be_written(
-    prepared, page, use_data, monkeypatch, tmp_path
-):
+def test_data_on_a_disk_that_cannot_be_written(prepared, build, page, tmp_path):
     """As in a folder of a whole institute."""
     data = tmp_path / "data"
     with mounted(data, "--bind", prepared):
         subprocess.run(["mount", "-o", "remount,bind,ro", data], check=True)
-        monkeypatch.setenv("TFDS_DATA_DIR", str(data))
-        child = run(tmp_path)
-        assert child.returncode == 0, child.stderr
-        use_data(data)
+        end = build()
+        assert end.returncode == 0, end.stderr
         (train,), _ = page.load("fashion_mnist", "train")
-        assert len(train) == 60_000
+        assert len(train) == 1_200
 
 
 # What a page does by itself
@@ -622,10 +468,8 @@ def test_data_on_a_disk_that_cannot_be_written(
         ("wrong bytes", "NonMatchingChecksumError"),
     ],
 )
-def test_a_page_without_data(
-    manner, reason, network, registered, page, use_data, tmp_path
-):
-    wrong = {archive.filename: bytes(archive.size) for archive in registered.values()}
+def test_a_page_without_data(manner, reason, network, page, use_data, tmp_path):
+    wrong = {name: bytes(len(archive)) for name, archive in ARCHIVES.items()}
     proxy = network(wrong, own="serve" if manner == "wrong bytes" else manner)
     use_data(tmp_path / "data")
     start = time.monotonic()
@@ -635,22 +479,27 @@ def test_a_page_without_data(
     assert_nothing_else(tmp_path / "data")
 
 
-LOAD = """
-import runpy, sys
-(train,), _ = runpy.run_path(sys.argv[1])["load"]("fashion_mnist", "train")
-print(len(train))
-"""
+def test_two_pages_prepare_their_data_at_once(
+    network, page, use_data, monkeypatch, tmp_path
+):
+    """The other one begins and ends while this one writes its records."""
+    proxy = network(ARCHIVES, own="serve")
+    use_data(tmp_path / "data")
+    generate, begun, sizes = FashionMNIST._generate_examples, [], []
 
+    def load():
+        begun.append(page)
+        (train,), _ = page.load("fashion_mnist", "train")
+        sizes.append(len(train))
 
-def test_two_pages_prepare_their_data_at_once(network, archives, tmp_path):
-    proxy = network(archives, own="serve")
-    command, pipe = [sys.executable, "-c", LOAD, PAGE], subprocess.PIPE
-    children = [
-        subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) for _ in range(2)
-    ]
-    for child in [finish(child, 300) for child in children]:
-        assert child.returncode == 0, child.stderr
-        assert child.stdout.endswith("60000\n")
+    def after_the_other(*arguments, **options):
+        if len(begun) == 1:
+            load()
+        return generate(*arguments, **options)
+
+    monkeypatch.setattr(FashionMNIST, "_generate_examples", after_the_other)
+    load()
+    assert sizes == [1_200, 1_200]
     assert len(proxy.asked) == 8
     assert_nothing_else(tmp_path / "data")
 
@@ -662,10 +511,19 @@ def test_two_pages_prepare_their_data_at_once(network, archives, tmp_path):
     indirect=True,
     ids=lambda page: page.stem,
 )
-def test_the_script_says_so_too(script, tmp_path):
+def test_every_page_says_so_too(script, use_data, monkeypatch, tmp_path):
+    use_data(tmp_path / "data")
+    monkeypatch.setattr(sys, "argv", [script.name])
+    assert_exits(
+        lambda *_: runpy.run_path(script, run_name="__main__"), tmp_path / "data"
+    )
+
+
+@pytest.mark.usefixtures("network")
+def test_the_script_says_so_too(tmp_path):
     """No traceback, and a status that is not 0."""
     child = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, timeout=60
+        [sys.executable, PAGE], capture_output=True, text=True, timeout=60
     )
     assert child.returncode == 1
     assert child.stdout == ""
