@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from helpers import PAGE, PAGES, load
+from helpers import PAGE, PAGES, Linear, load
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,10 +55,17 @@ def page():
 
 @pytest.fixture(scope="session")
 def run_page(page):
-    """Return a function that runs ``main`` and tells all that came of it."""
+    """Return a function that runs ``main`` and tells all that came of it.
+
+    The network is a linear one.
+    """
 
     def run(*flags):
-        with contextlib.redirect_stdout(io.StringIO()) as log:
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(io.StringIO()) as log,
+        ):
+            patch.setattr(page, "CNN", Linear)
             curves, table = page.main(["plot_sgd_solvers.py", *flags])
         figure = plt.gcf()
         plt.close(figure)

