@@ -1,4 +1,4 @@
-"""The built site: its pages, an address, a browser, and what readers download."""
+"""The built site and small ones: pages, an address, a browser, and downloads."""
 
 import os
 import shutil
@@ -10,6 +10,7 @@ import pytest
 from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
 
+from builds import build, copy_sources, write_script
 from helpers import SITE, built, download
 
 
@@ -95,3 +96,64 @@ def downloads(script, soup, browser_or_none, site_url, tmp_path_factory):
         files = [download(link, folder) for link in tab.locator(selector).all()]
         tab.close()
     return {file.suffix: file for file in files}
+
+
+# Small sites
+
+
+@pytest.fixture(scope="session")
+def small_site(tmp_path_factory):
+    """Build a small site once; return its folder and a copy to restore it from.
+
+    It has the flagship's name alone, for a short page. A copy could not be built at
+    another place: Sphinx would read all of its documents again.
+    """
+    folder = tmp_path_factory.mktemp("small") / "site"
+    folder.mkdir()
+    copy_sources(folder)
+    write_script(folder)
+    run = build(folder)
+    assert run.returncode == 0, run.stderr
+    kept = folder.with_name("kept")
+    shutil.copytree(folder, kept, symlinks=True)
+    return folder, kept
+
+
+@pytest.fixture
+def copy(small_site):
+    """Return the folder of a small site that is built, as it was at first."""
+    folder, kept = small_site
+    shutil.rmtree(folder)
+    shutil.copytree(kept, folder, symlinks=True)
+    return folder
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """Return a folder with all that a build reads, but no page, and nothing built."""
+    copy_sources(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def write_page(copy):
+    """Return a function that writes a short page, by default as the flagship."""
+    return partial(write_script, copy)
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Return the address and the requests of a server of ``tmp_path`` on loopback."""
+    asked = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, _, line, *others):
+            asked.append(line)
+
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=tmp_path)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/", asked
+        server.shutdown()

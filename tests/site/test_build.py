@@ -1,67 +1,24 @@
-"""How the build behaves, in copies of what it reads, and its commands."""
+"""What a build makes of the pages, in small sites."""
 
 import csv
-import http.server
 import io
-import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-import threading
 
 import matplotlib.pyplot as plt
-import pytest
 from bs4 import BeautifulSoup
 
-import check_inventories
+from builds import DRAW, build, git, write_script
 from gallery.run import figures
-from helpers import PAGE, ROOT, check_html, listed, run_script
-
-# The build
+from helpers import PAGE, check_html, listed
 
 
-BLOCK = "# /// script\n# requires-python = '>=3'\n# dependencies = ['jax']\n# ///\n"
-DRAW = "import matplotlib.pyplot as plt\n\nplt.plot([1, 2])\nplt.show()\n"
-
-
-def build(folder, *arguments, **env):
-    """Build the site in ``folder``, a copy of what the build reads, on small data."""
-    command = ["-m", "sphinx", "-W", "-n", "--keep-going", "-c", ".", "docs", "html"]
-    return run_script(*command, *arguments, cwd=folder, env=os.environ | env)
-
-
-def make(*arguments, cwd):
-    command = ["make", "--no-print-directory", *arguments]
-    return subprocess.run(command, cwd=cwd, text=True, capture_output=True)
-
-
-@pytest.fixture
-def copy(tmp_path):
-    """Copy what the build reads, without the pages."""
-    shutil.copy(ROOT / "conf.py", tmp_path)
-    left_out = "_build", "auto_examples", "__pycache__", "plot_*.py"
-    for folder in ("docs", "examples"):
-        ignore = shutil.ignore_patterns(*left_out)
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignore)
-    return tmp_path
-
-
-@pytest.fixture
-def write_page(copy):
-    """Write a short page, in the place of the flagship; return where it is built."""
-
-    def write(code=DRAW, block=BLOCK, text="", name=PAGE.stem):
-        page = copy / f"examples/deep_learning/{name}.py"
-        page.write_text(f'{block}"""\nTitle\n=====\n{text}\n"""\n{code}\n')
-        return copy / f"html/auto_examples/deep_learning/{name}.html"
-
-    return write
+def read(html):
+    """Return an HTML file."""
+    return BeautifulSoup(html.read_text(), "html.parser")
 
 
 def test_a_second_build_runs_nothing_again(copy, write_page):
-    write_page(), write_page(name="plot_twin")
+    write_page(name="plot_twin")
     run = build(copy)
     assert run.returncode == 0, run.stderr
     images = sorted((copy / "docs/auto_examples").rglob("*_001*.png"))
@@ -76,7 +33,7 @@ def test_a_second_build_runs_nothing_again(copy, write_page):
 def test_a_new_page_is_listed_in_its_place(copy, write_page):
     """On documents that were built before it, too."""
     flagship, new = PAGE.stem, "plot_interpolation"
-    write_page(), write_page(name="plot_a_page_without_a_place")
+    write_page(name="plot_a_page_without_a_place")
     for names in ([flagship], [flagship, new]):
         html = write_page(name=names[-1])
         run = build(copy)
@@ -123,231 +80,158 @@ def test_cards_are_of_what_their_pages_draw(copy, write_page):
             for mode in ("", "_dark")
         }
         for html in (copy / "html/index.html", copy / "html/auto_examples/index.html"):
-            soup = BeautifulSoup(html.read_text(), "html.parser")
+            soup = read(html)
             images = soup.select(".sphx-glr-thumbcontainer img")
             files = [html.parent / image["src"] for image in images]
             assert {file.name: file.read_bytes() for file in files} == expected
 
 
-def test_a_build_without_plots_does_not_hide_a_later_one(copy, write_page):
-    html = write_page('print("it ran")\n' + DRAW)
+def test_a_build_without_plots_does_not_hide_a_later_one(fresh):
+    html = write_script(fresh, 'print("it ran")\n' + DRAW)
     for arguments, ran in ((["-Dplot_gallery=0", "-tnoplot"], False), ([], True)):
-        run = build(copy, *arguments)
+        run = build(fresh, *arguments)
         assert run.returncode == 0, run.stderr
+        text = html.read_text()
         for part in ("sphx-glr-script-out", "page-foot", "sphx-glr-single-img"):
-            assert (part in html.read_text()) == ran
-        assert "page-box" in html.read_text()
-        home = BeautifulSoup((copy / "html/index.html").read_text(), "html.parser")
+            assert (part in text) == ran
+        assert "page-box" in text
+        assert ("Memory" in text) == ran
+        assert "memory usage" not in text
         for mode in ("light", "dark"):
-            images = home.select(f"article img.only-{mode}")
+            images = read(fresh / "html/index.html").select(f"article img.only-{mode}")
             assert len(images) == (2 if ran else 0)  # the figure and the thumbnail
 
     # A page that shows the figure of another follows it.
-    write_page(
-        "import matplotlib.pyplot as plt\n_ = plt.figure(figsize=(3, 2))\n" + DRAW
-    )
-    run = build(copy)
+    small = "import matplotlib.pyplot as plt\n_ = plt.figure(figsize=(3, 2))\n"
+    write_script(fresh, small + DRAW)
+    run = build(fresh)
     assert run.returncode == 0, run.stderr
-    home = BeautifulSoup((copy / "html/index.html").read_text(), "html.parser")
-    assert [x["width"] for x in home.select(".sphx-glr-single-img")] == ["300", "300"]
+    images = read(fresh / "html/index.html").select(".sphx-glr-single-img")
+    assert [image["width"] for image in images] == ["300", "300"]
 
 
-# What runs again
+def test_one_page_alone(copy, write_page):
+    """It is run and shown; the others stay as they are, and run when all are built."""
+    one, other = (
+        write_page("print(1)\n" + DRAW, name=x) for x in (PAGE.stem, "plot_other")
+    )
 
-RUNS = """
-import os
-from pathlib import Path
-
-with open("ran", "a") as file:
-    _ = file.write("{} ")
-if Path("interrupt").exists():
-    os.kill(os.getpid(), 9)
-"""
-
-
-@pytest.fixture
-def run_again(copy, write_page):
-    """Build two pages, one of which reads the data.
-
-    Return a function that builds again and tells the pages that ran, and the number of
-    documents that were read, of the seven that there are.
-    """
-    (copy / "requirements-docs.txt").write_text("one==1")
-    write_data(copy)
-    write_page(RUNS.format("plain"), name="plot_plain")
-    block = BLOCK.replace("jax", "tensorflow-datasets")
-    write_page(RUNS.format("data"), block, name="plot_data")
-    write_page()  # which the home page shows
-    ran = copy / "examples/deep_learning/ran"
-
-    def again(*arguments):
-        ran.write_text("")
+    def built_with(*arguments):
+        """Build; return how many outputs each page shows."""
         run = build(copy, *arguments)
         assert run.returncode == 0, run.stderr
-        read = re.search(r"(\d+) added, (\d+) changed, 0 removed", run.stdout)
-        return sorted(ran.read_text().split()), max(map(int, read.groups()))
+        outputs = ".sphx-glr-script-out, .sphx-glr-single-img.only-light"
+        return [len(read(html).select(outputs)) for html in (one, other)]
 
-    assert again() == (["data", "plain"], 7)
-    return again
-
-
-def write_data(copy, name="fashion_mnist 3.0.1", sha256="01", files="02"):
-    """Write what ``make data`` does."""
-    (copy / "docs/_build").mkdir(exist_ok=True)
-    facts = {"name": name, "sha256": sha256, "files": files}
-    (copy / "docs/_build/data.json").write_text(json.dumps(facts))
-
-
-def change(path, text="# changed"):
-    path.write_text(f"{path.read_text().rstrip()}\n{text}\n")
+    only = "-Dgallery_page=plot_other", "-tnoplot"
+    assert built_with(*only) == [0, 2]
+    assert built_with(*only) == [0, 2]
+    assert built_with() == [2, 2]
+    assert read(copy / "html/index.html").select(".sphx-glr-single-img")
+    # What runs pages changed: one of them runs, the other keeps what it shows.
+    figures = copy / "docs/_ext/gallery/run/figures.py"
+    figures.write_text(figures.read_text() + "\n")
+    assert built_with(*only) == [2, 2]
 
 
-def test_a_page_runs_again_when_what_makes_it_changed(copy, run_again):
-    for name in (
-        "conf.py",
-        "docs/_ext/gallery/run/figures.py",
-        "requirements-docs.txt",
-    ):
-        change(copy / name)
-        assert run_again() == (["data", "plain"], 7), name
-    change(copy / "examples/deep_learning/plot_plain.py")
-    assert run_again() == (["plain"], 1)
-    write_data(copy, sha256="03")
-    assert run_again() == (["data"], 7)
-    assert run_again() == ([], 0)
-
-
-def test_no_page_runs_again_for_anything_else(copy, run_again):
-    for path in copy.rglob("*"):
-        if "html" not in path.parts and "auto_examples" not in path.parts:
-            os.utime(path)
-    assert run_again()[0] == []
-    for name in ("README.md", "tests/test_build.py", "benchmarks/bench.py"):
-        (copy / name).parent.mkdir(exist_ok=True)
-        (copy / name).write_text("print()")
-    write_data(copy, files="03")
-    assert run_again() == ([], 0)
-    change(copy / "docs/index.rst", "\n.. changed")
-    assert run_again() == ([], 1)
-    change(copy / "docs/_static/gallery.css")
-    assert run_again() == ([], 7)
-    change(copy / "docs/_templates/sidebar-nav.html")
-    assert run_again() == ([], 7)
-    change(copy / "docs/inventories/jax.txt", "jax.other function other.html")
-    assert run_again() == ([], 7)
-
-
-def test_a_build_that_was_cut_short_hides_nothing(copy, run_again):
-    change(copy / "conf.py")
-    (copy / "examples/deep_learning/interrupt").touch()
-    assert build(copy).returncode == -9
-    (copy / "examples/deep_learning/interrupt").unlink()
-    assert run_again() == (["data", "plain"], 7)
-
-
-def test_a_page_that_failed_runs_again_as_it_was_before(copy, run_again, write_page):
-    html = write_page("1 / 0", name="plot_plain")
-    assert build(copy).returncode != 0
-    assert "division by zero" in html.read_text()
-    write_page(RUNS.format("plain"), name="plot_plain")
-    assert run_again()[0] == ["plain"]
-    assert "division by zero" not in html.read_text()
-
-
-def test_a_page_that_is_gone_is_told(copy, write_page):
-    write_page()
-    write_page(name="plot_old")
-    assert build(copy).returncode == 0
-    (copy / "examples/deep_learning/plot_old.py").unlink()
-    run = build(copy)
-    assert run.returncode != 0
-    line = "plot_old.py is built but not in examples: make clean"
+def test_one_page_that_is_not_there(copy):
+    run = build(copy, "-Dgallery_page=plot_sgd")
+    assert run.returncode == 1
+    line = "There is no page plot_sgd; the pages are plot_sgd_solvers"
     assert run.stderr.splitlines() == [line]
 
 
-# What fails the build
+def test_documents_written_by_two_processes_have_all_images(copy, write_page):
+    """Sphinx writes no document in parallel until there are more than five."""
+    names = [f"plot_page_{number}" for number in range(6)]
+    for name in names:
+        write_page(text="As :math:`x`.", name=name)
+    run = build(copy, "-j2", "-v")
+    assert run.returncode == 0, run.stderr
+    # A process writes several documents: from the first .. to the last.
+    assert re.search(r"writing output.* \.\. ", run.stdout)
+    for name in names:
+        page = copy / f"html/auto_examples/deep_learning/{name}.html"
+        images = read(page).select("img.sphx-glr-single-img")
+        assert len(images) == 2
+        for image in images:
+            for part in image["srcset"].split(", "):
+                assert (page.parent / part.split()[0]).exists(), part
 
-HANG = """
-while True:
-    try:
-        while True:
-            pass
-    except Exception:
-        pass
+
+# What is on a page
+
+
+TITLE = """=====
+Title
+=====
+Text.
 """
 
 
-@pytest.mark.parametrize(
-    "code, reason",
-    [
-        ("import warnings\nwarnings.warn('take care')", "take care"),
-        ("import numpy\nnumpy.log(0)", "divide by zero"),
-        ("1 / 0", "division by zero"),
-        ("import sys\nsys.exit('good bye')", "called sys.exit('good bye')"),
-        ("import sys\nsys.exit(0)", "called sys.exit(0)"),
-        (HANG, "took more than 5 s (page_budget)"),
-    ],
-)
-def test_a_page_that_warns_or_fails_fails_the_build(copy, write_page, code, reason):
-    """Under its name, while other pages run."""
-    write_page(f"{code}\n{DRAW}")
-    other = write_page("print('it ran')", name="plot_twin")
-    run = build(copy, "-Dpage_budget=5")
-    assert run.returncode != 0
-    (failed,) = set(re.findall(r"\w+\.py(?=\S* unexpectedly failed)", run.stderr))
-    assert failed == "plot_sgd_solvers.py"
-    assert reason in run.stderr
-    assert "it ran" in other.read_text()
-
-
-@pytest.mark.parametrize(
-    "link, reason",
-    [
-        (":doc:`nowhere`", "unknown document: 'nowhere'"),
-        (":ref:`nowhere`", "undefined label: 'nowhere'"),
-        (":func:`nothing.such`", "py:func reference target not found: nothing.such"),
-        ("`here <nowhere.html>`__", "dead link: nowhere.html"),
-        ("`here <#nowhere>`__", "dead link: #nowhere"),
-        ("`here <../../index.html#at>`__", "dead link: ../../index.html#at"),
-        ("`here </nowhere.html>`__", "dead link: /nowhere.html"),
-    ],
-)
-def test_a_dead_link_fails_the_build(copy, write_page, link, reason):
-    """Under the name of its page, and no other link does."""
-    write_page(text=f"{link} `a <#title>`__ `b <../../index.html#the-pages>`__")
+def test_box_and_foot_have_their_places_under_any_title(copy, write_page):
+    """With lines below and above it, and with sections below it."""
+    page = write_page(f"print(1)\n{DRAW}\n# %%\n# A section\n# ---------\n# Text.\n")
+    script = copy / "examples/deep_learning/plot_sgd_solvers.py"
+    script.write_text(script.read_text().replace("Title\n=====\n", TITLE))
     run = build(copy)
-    assert run.returncode != 0
-    (line,) = (x for x in run.stderr.splitlines() if "WARNING" in x)
-    assert "plot_sgd_solvers" in line
-    assert reason in line
+    assert run.returncode == 0, run.stderr
+    html = read(page).article
+    parts = [
+        html.h1,
+        html.select_one(".page-box"),
+        html.find("p", string="Text."),
+        html.select_one(".highlight-Python"),
+        html.h2,
+        html.select_one(".page-foot"),
+        html.select_one(".page-foot + dl + .sphx-glr-footer"),
+    ]
+    order = list(html.descendants)
+    places = [next(i for i, tag in enumerate(order) if tag is part) for part in parts]
+    assert places == sorted(places)
+    assert "zip" not in html.get_text()
 
 
-@pytest.mark.parametrize(
-    "block, reason",
-    [
-        ("", "expected 1"),
-        (BLOCK.replace("['jax']", "jax"), "Invalid value"),
-        (BLOCK.replace("requires-python", "python"), "requires-python"),
-    ],
-)
-def test_a_page_without_requirements_fails_the_build(copy, write_page, block, reason):
-    write_page(block=block)
+TAKE = """
+import time
+
+import numpy as np
+
+_ = np.ones(40_000_000)
+time.sleep(1.6)
+del _
+"""
+
+
+def test_box_tells_what_a_page_took(copy, write_page):
+    """Each page its own time and memory, once."""
+    pages = write_page(TAKE + DRAW), write_page(name="plot_small")
     run = build(copy)
-    assert run.returncode != 0
-    (line,) = run.stderr.splitlines()
-    assert line.startswith("plot_sgd_solvers.py needs one block '# /// script'")
-    assert reason in line
+    assert run.returncode == 0, run.stderr
+    took = []
+    for page in pages:
+        text = read(page).article.get_text()
+        seconds = re.search(r"Running time:\s*(\d+) s on \d+ CPU cores", text)[1]
+        memory = re.search(r"Memory:\s*([\d.]+) GB at most", text)[1]
+        took.append((int(seconds), float(memory)))
+        assert text.lower().count("memory") == 1
+    (large_time, large), (small_time, small) = took
+    assert large_time >= small_time + 1
+    assert 0.25 < large - small < 0.45
+    assert 0.05 < small < 0.5
 
 
-def test_two_pages_of_one_name_fail_the_build(copy, write_page):
-    write_page()
-    folder = copy / "examples/deep_learning"
-    shutil.copytree(folder, folder.with_name("convex"))
+def test_mathematics(copy, write_page):
+    r"""Bars stretch after \left and \right alone, as in TeX."""
+    formulas = r"\|f\|^2", r"\left\|f\right\|^2"
+    page = write_page(text=" ".join(f":math:`{formula}`" for formula in formulas))
     run = build(copy)
-    assert run.returncode != 0
-    reason = f"Two pages have the name {PAGE.name}, in convex and deep_learning"
-    assert run.stderr.splitlines() == [reason]
-    assert not (copy / "docs/auto_examples").exists()
+    assert run.returncode == 0, run.stderr
+    check_html(page)
+    plain, stretched = read(page).select("article math")
+    assert [x.get("stretchy") for x in plain.select("mo")] == ["false", "false"]
+    assert [x.get("stretchy") for x in stretched.select("mo")] == [None, None]
+    assert [x.name for x in stretched.msup.find_all(recursive=False)] == ["mrow", "mn"]
 
 
 def test_quotes_in_titles_do_no_harm(copy, write_page):
@@ -361,7 +245,7 @@ def test_quotes_in_titles_do_no_harm(copy, write_page):
     run = build(copy)
     assert run.returncode == 0, run.stderr
     check_html(html)
-    page = BeautifulSoup(html.read_text(), "html.parser")
+    page = read(html)
     assert [x["alt"] for x in page.select(".sphx-glr-single-img")] == [title, title]
     text = " ".join(page.select_one(".figure-description ul").get_text().split())
     assert f"{label} goes from 1 to 2" in text.replace("“", '"').replace("”", '"')
@@ -373,258 +257,41 @@ def test_quotes_in_titles_do_no_harm(copy, write_page):
         ]
 
 
-def git(*arguments, cwd):
-    who = ["-c", "user.name=a", "-c", "user.email=a"]
-    command = ["git", *who, *arguments]
-    return subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True)
-
-
-def test_a_build_that_knows_where_it_will_be(copy, write_page):
+def test_a_build_that_knows_where_it_will_be(fresh):
     """Repository, branch and address give the links that are absent without them."""
-    html = write_page()
-    git("init", cwd=copy)
-    git("add", "conf.py", "docs", "examples", cwd=copy)
-    git("commit", "-m", "all", cwd=copy)
-    head = git("rev-parse", "HEAD", cwd=copy).stdout[:12]
+    html = write_script(fresh)
+    git("init", cwd=fresh)
+    git("add", "conf.py", "docs", "examples", cwd=fresh)
+    git("commit", "-m", "all", cwd=fresh)
+    head = git("rev-parse", "HEAD", cwd=fresh).stdout[:12]
     run = build(
-        copy,
+        fresh,
         GITHUB_REPOSITORY="owner/name",
         NOTEBOOK_BRANCH="built",
         SITE_URL="https://owner.example/name/",
     )
     assert run.returncode == 0, run.stderr
-    page = BeautifulSoup(html.read_text(), "html.parser")
+    page = read(html)
     *_, colab = page.select(".page-box a")
     place = "docs/auto_examples/deep_learning/plot_sgd_solvers.ipynb"
     start = "https://colab.research.google.com/github/owner/name/blob/built/"
     assert colab["href"] == start + place
-    assert (copy / place).exists()
+    assert (fresh / place).exists()
     (commit,) = page.select(".page-foot + dl a")
     assert commit["href"] == f"https://github.com/owner/name/commit/{head}"
     (graph,) = page.select("meta[property='og:image']")
     assert graph["content"].startswith("https://owner.example/name/_images/")
-    sitemap = (copy / "html/sitemap.xml").read_text()
+    sitemap = (fresh / "html/sitemap.xml").read_text()
     assert "<loc>https://owner.example/name/index.html</loc>" in sitemap
-    assert '"/name/_static/' in (copy / "html/404.html").read_text()
+    assert '"/name/_static/' in (fresh / "html/404.html").read_text()
 
     # A change that is not committed is told.
-    (copy / "conf.py").write_text((copy / "conf.py").read_text() + "\n")
-    write_page(DRAW.replace("2", "3"))
-    run = build(copy, GITHUB_REPOSITORY="owner/name")
+    (fresh / "conf.py").write_text((fresh / "conf.py").read_text() + "\n")
+    write_script(fresh, DRAW.replace("2", "3"))
+    run = build(fresh, GITHUB_REPOSITORY="owner/name")
     assert run.returncode == 0, run.stderr
-    page = BeautifulSoup(html.read_text(), "html.parser")
+    page = read(html)
     assert not page.select(".page-box a[href*=colab]")
     foot = page.select_one(".page-foot + dl")
     assert f"at commit {head}-dirty" in foot.get_text()
     assert not foot.select("a")
-
-
-# Twice the same
-
-TIMES = """
-import time
-
-print(f"took {time.time()}s, or {time.time_ns()} ms")
-print("row                      ms", f"a  {time.time_ns():>24}", sep="\\n")
-"""
-FLAGS = """
-import sys
-
-from absl import flags
-
-FLAGS = flags.FlagValues()
-_ = flags.DEFINE_integer("number", 3, "A number.", flag_values=FLAGS)
-_ = FLAGS(sys.argv)
-print(FLAGS.number)
-"""
-
-
-def files(folder):
-    """Return the content of all files in ``folder`` by their places."""
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
-def test_a_site_is_the_same_to_the_byte_when_it_is_built_twice(
-    copy, write_page, tmp_path_factory
-):
-    """Elsewhere and later, without times; with times, it is not."""
-    name = "auto_examples/deep_learning/plot_sgd_solvers"
-    html = write_page(TIMES + LINE.format([1, 2]), text=":func:`jax.jit`")
-    write_page(FLAGS + DRAW, name="plot_flags")
-    write_data(copy)
-    other = tmp_path_factory.mktemp("other") / "folder"
-    shutil.copytree(copy, other)
-    for env in ({"SOURCE_DATE_EPOCH": "1700000000"}, {}):
-        sites = []
-        for folder, seed in ((copy, "1"), (other, "2")):
-            run = build(folder, "-ddoctrees", PYTHONHASHSEED=seed, **env)
-            assert run.returncode == 0, run.stderr
-            sites.append(files(folder / "html"))
-        one, two = sites
-        assert set(one) == set(two)
-        differences = {place for place in one if one[place] != two[place]}
-        page = BeautifulSoup(html.read_text(), "html.parser")
-        took = page.select_one(".sphx-glr-script-out").get_text()
-        foot = page.select_one(".page-foot + dl").get_text()
-        if env:
-            assert differences == set()
-            assert "took -.--s, or -.-- ms" in took
-            assert "Source of:\n2023-11-14" in foot
-            assert "Running time" not in page.get_text()
-            notebook = next(copy.rglob("plot_sgd_solvers.ipynb")).read_text()
-            assert "took -.--s, or -.-- ms" in notebook
-        else:
-            assert {f"{name}.html", f"_sources/{name}.rst"} < differences
-            assert any(place.endswith(".ipynb") for place in differences)
-            assert "Run on" in foot
-
-
-# What gets in
-
-
-@pytest.fixture
-def serve(tmp_path):
-    """Return the address and the requests of a server of ``tmp_path`` on loopback."""
-    asked = []
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, _, line, *others):
-            asked.append(line)
-
-        def __init__(self, *arguments):
-            super().__init__(*arguments, directory=tmp_path)
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/", asked
-        server.shutdown()
-
-
-# Python runs this first. It writes down which programs a process starts, and whether it
-# listens, for which Python has no event.
-AUDIT = """
-import os, socket, sys
-
-def write(line):
-    with open(os.environ["AUDITED"], "a") as file:
-        print(line, file=file)
-
-def watch(event, arguments):
-    if event == "subprocess.Popen":
-        write(os.path.basename(arguments[0]))
-    elif event in ("os.system", "os.exec", "os.posix_spawn", "pty.spawn"):
-        write(event)
-
-def listen(self, *arguments, listen=socket.socket.listen):
-    write("listen")
-    listen(self, *arguments)
-
-sys.addaudithook(watch)
-socket.socket.listen = listen
-"""
-OFFERS = """
-import os, socket, subprocess
-
-_ = os.system("true"), subprocess.run("true", shell=True)
-with socket.create_server(("127.0.0.1", 0)):
-    pass
-"""
-
-
-def test_a_build_asks_no_other_site_and_offers_nothing(copy, write_page, serve):
-    """Links to other documentation come from inventories of the project's own."""
-    html = write_page(text=":func:`jax.jit`")
-    (copy / "sitecustomize.py").write_text(AUDIT)
-    proxy, asked = serve
-    env = {"AUDITED": str(copy / "audited"), "PYTHONPATH": str(copy)}
-    env |= {"http_proxy": proxy, "https_proxy": proxy, "no_proxy": ""}
-    run = build(copy, **env)
-    assert run.returncode == 0, run.stderr
-    assert "https://docs.jax.dev/en/latest/_autosummary/jax.jit" in html.read_text()
-    assert asked == []
-    audited = (copy / "audited").read_text().splitlines()
-    assert set(audited) == {"git"}
-
-    # A page that does would be seen.
-    write_page(OFFERS + DRAW)
-    run = build(copy, **env)
-    assert run.returncode == 0, run.stderr
-    audited = (copy / "audited").read_text().splitlines()
-    assert {"listen", "os.system", "sh"} < set(audited)
-
-
-def test_names_of_what_a_page_was_made_with_do_no_harm(copy, write_page):
-    evil = (
-        "*a* `b <c>`__ |d| <b> :func:`e` ``f`` g_ [1]_ \\ \n\n.. raw:: html\n\n   <h1>"
-    )
-    text = " ".join(evil.split())
-    html = write_page(block=BLOCK.replace("jax", "tensorflow-datasets"))
-    write_data(copy, name=evil)
-    run = build(copy)
-    assert run.returncode == 0, run.stderr
-    made = copy / "docs/auto_examples/deep_learning/plot_sgd_solvers.json"
-    facts = json.loads(made.read_text())
-    facts |= {"versions": {"jax": evil}, "device": evil}
-    made.write_text(json.dumps(facts))
-    run = build(copy, "-E")
-    assert run.returncode == 0, run.stderr
-    check_html(html)
-    foot = BeautifulSoup(html.read_text(), "html.parser").select_one(".page-foot + dl")
-    assert foot.get_text().count(text) == 3
-    assert not foot.select("a, em, h1, b")
-
-
-def test_inventories_are_compared_with_what_a_site_has(tmp_path, serve):
-    (tmp_path / "conf.py").touch()
-    function = ".. py:module:: jax\n\n.. py:function:: jit\n\n.. py:function:: vmap\n"
-    (tmp_path / "index.rst").write_text(function)
-    run = run_script("-m", "sphinx", "-q", ".", "out", cwd=tmp_path)
-    assert run.returncode == 0, run.stderr
-    address = serve[0] + "out/"
-    start = "# Sphinx inventory version 1\n# Project: JAX\n# Version:\n"
-    lines = "jax.jit function index.html\njax.vmap function other.html\n"
-    lines += "jax.pmap function index.html\n"
-    moved, gone = check_inventories.differences((start + lines).encode(), address)
-    assert moved.startswith("py:function jax.vmap is not at ")
-    assert moved.endswith(f": {address}index.html#jax.vmap")
-    assert gone.startswith("py:function jax.pmap") and gone.endswith(": gone")
-    (silent,) = check_inventories.differences(b"", address + "nowhere/")
-    assert "has no inventory to compare with (HTTPError)" in silent
-
-
-# The commands
-
-
-def test_a_failed_build_fails_again(copy, write_page):
-    """Sphinx alone would not warn twice of a page that it does not read again."""
-    write_page(text=":func:`nothing.such`")
-    shutil.copy(ROOT / "Makefile", copy)
-    (copy / ".venv").symlink_to(sys.prefix)
-    for _ in range(2):
-        run = make("--assume-old=.venv/installed", "html", cwd=copy)
-        assert run.returncode != 0
-        assert "nothing.such" in run.stderr
-
-
-def test_make_help_lists_what_readme_names():
-    run = make("help", cwd=ROOT)
-    listed = re.findall(r"^  make (\S+)", run.stdout, re.MULTILINE)
-    named = re.findall(r"make ([a-z-]+)", (ROOT / "README.md").read_text())
-    assert {"html", "test", "help"} <= set(named) <= set(listed)
-
-
-@pytest.mark.parametrize("version", [(3, 9), (3, 14)])
-def test_make_refuses_another_python(tmp_path, version):
-    """One line that says which Python is wanted, and nothing made."""
-    python = tmp_path / "python"
-    code = f"import sys; sys.version_info = {version}; $2"
-    script = f'exec "{sys.executable}" -c "{code}"'
-    python.write_text(f"#!/bin/sh\n{script}\n")
-    python.chmod(0o755)
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    shutil.copy(ROOT / "requirements-docs.txt", tmp_path)
-    run = make(f"PYTHON={python}", "html", cwd=tmp_path)
-    assert run.returncode != 0
-    assert "Python 3.11, 3.12 or 3.13 is needed" in run.stderr
-    assert not (tmp_path / ".venv").exists()

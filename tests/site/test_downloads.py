@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import venv
-import zipfile
 from pathlib import PurePath
 
 import nbformat
@@ -18,7 +17,14 @@ from sphinx_gallery.py_source_parser import split_code_and_text_blocks
 from environment import REAL_DATA
 from gallery.show.frame import read_block
 from gallery.show.notebooks import install_cell, module_of
-from helpers import PAGE, built, flagship, run_script, without_times
+from helpers import (
+    PAGE,
+    built,
+    flagship,
+    run_script,
+    without_times,
+    write_wheel,
+)
 
 
 @pytest.fixture
@@ -205,13 +211,7 @@ def test_the_notebook_runs_and_runs_again(script, soup, notebook, log, tmp_path)
 
 def test_the_first_cell_installs_what_is_missing(tmp_path):
     """In a new environment: a package that is missing, and no other."""
-    wheel = tmp_path / "tiny-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("tiny.py", "")
-        about = "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n"
-        archive.writestr("tiny-1.0.dist-info/METADATA", about)
-        archive.writestr("tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\n")
-        archive.writestr("tiny-1.0.dist-info/RECORD", "")
+    wheel = write_wheel(tmp_path)
     script = tmp_path / "script.py"
     block = (
         f"requires-python = '>=3'\n# dependencies = ['tiny @ {wheel.as_uri()}', 'pip']"

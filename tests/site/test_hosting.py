@@ -9,8 +9,8 @@ from pathlib import PurePath
 
 import pytest
 import yaml
-from test_build import git, make
 
+from builds import git, make
 from helpers import ROOT
 
 FOLDER = ROOT / ".github/workflows"
