@@ -15,7 +15,7 @@ from nbclient import NotebookClient
 from sphinx_gallery.py_source_parser import split_code_and_text_blocks
 
 from environment import REAL_DATA
-from gallery.show.frame import read_block
+from gallery.pages import read_block
 from gallery.show.notebooks import install_cell, module_of
 from helpers import (
     PAGE,

@@ -23,7 +23,7 @@ from bs4 import BeautifulSoup
 from packaging.requirements import Requirement
 from PIL import Image
 
-from gallery.show.frame import read_block
+from gallery.pages import read_block
 from helpers import (
     HTML,
     PAGES,
@@ -107,7 +107,7 @@ def test_box(script, html):
     names = [script.name, f"{script.stem}.ipynb"]
     assert [file_of(script, link["href"]).name for link in box.select("a")] == names
     fields, block = rows(box.dl), read_block(script)
-    assert list(fields) == ["Download", "Run", "Requirements", "Running time"]
+    assert list(fields) == ["Download", "Run", "Requirements", "Running time", "Memory"]
     assert fields["Download"] == ", ".join(names)
     assert fields["Run"].startswith(f"uv run {script.name}, ")
     assert fields["Requirements"] == f"Python {block['requires-python']}"
@@ -117,6 +117,8 @@ def test_box(script, html):
     ).groups()
     time = 60 * int(minutes) + float(seconds)
     assert fields["Running time"] == f"{time:.0f} s on {os.cpu_count()} CPU cores"
+    memory = re.fullmatch(r"(\d\.\d) GB at most", fields["Memory"])
+    assert 0.3 < float(memory[1]) < 5
     install, run = box.pre.get_text().strip().splitlines()
     assert run == f"python {script.name}"
     # As a shell splits it.
@@ -304,7 +306,7 @@ def test_references_of_the_flagship(html):
 
 
 def test_pages_are_listed_in_the_order_of_the_configuration():
-    order = runpy.run_path(ROOT / "conf.py")["reading_order"]
+    order = runpy.run_path(ROOT / "conf.py")["gallery_reading_order"]
     names = {page.stem for page in PAGES}
     assert set(order) <= names
     expected = [*order, *sorted(names - set(order))]
@@ -380,19 +382,6 @@ def test_inventories_name_what_there_is():
         for name in (line.split()[0] for line in lines):
             module, _, attribute = name.rpartition(".")
             assert hasattr(importlib.import_module(module), attribute), name
-
-
-def test_every_link_inside_the_site_leads_somewhere():
-    for page in HTML:
-        for tag in read(page).select("[href], [src]"):
-            url = urlsplit(tag.get("href", tag.get("src")))
-            if url.scheme or url.netloc:
-                continue
-            base = SITE if url.path.startswith("/") else page.parent
-            target = (base / url.path.lstrip("/")).resolve() if url.path else page
-            assert target.exists() and target.is_relative_to(SITE), (page, tag)
-            if url.fragment and target.suffix == ".html":
-                assert read(target).find(id=url.fragment), (page, tag)
 
 
 # The files around the pages
