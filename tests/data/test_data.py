@@ -202,11 +202,13 @@ def test_package_without_archives(network, tmp_path):
 @pytest.mark.usefixtures("network")
 @pytest.mark.parametrize("variable", ["TFDS_DATA_DIR", "HOME"])
 def test_all_refused(variable, monkeypatch, tmp_path):
-    data = tmp_path / "data"
+    monkeypatch.setenv("HOME", str(tmp_path))
     if variable == "HOME":
         monkeypatch.delenv("TFDS_DATA_DIR")
-        monkeypatch.setenv("HOME", str(tmp_path))
         data = tmp_path / "tensorflow_datasets"
+    else:
+        monkeypatch.setenv("TFDS_DATA_DIR", "~/data")
+        data = tmp_path / "data"
     assert_refused(run(tmp_path), data)
 
 
