@@ -117,7 +117,7 @@ def test_box(script, html):
     ).groups()
     time = 60 * int(minutes) + float(seconds)
     assert fields["Running time"] == f"{time:.0f} s on {os.cpu_count()} CPU cores"
-    memory = re.fullmatch(r"(\d\.\d) GB at most", fields["Memory"])
+    memory = re.fullmatch(r"(\d\.\d) GB at most, with what .* left", fields["Memory"])
     assert 0.3 < float(memory[1]) < 5
     install, run = box.pre.get_text().strip().splitlines()
     assert run == f"python {script.name}"

@@ -61,7 +61,9 @@ def box(config, docname, path, facts, cost):
     if facts and cost and not config.gallery_source_date:
         took = f"{cost['time']:.0f} s on {facts['cores']} CPU cores"
         rows["Running time"] = [nodes.Text(took)]
-        rows["Memory"] = [nodes.Text(f"{cost['memory'] / 1e3:.1f} GB at most")]
+        # All pages run in one process, which keeps the libraries of those before.
+        memory = f"{cost['memory'] / 1e3:.1f} GB at most, with what earlier pages left"
+        rows["Memory"] = [nodes.Text(memory)]
     needs = [f'"{need}"' if " " in need else need for need in block["dependencies"]]
     commands = f"pip install {' '.join(needs)}\npython {path.name}"
     return nodes.admonition(
