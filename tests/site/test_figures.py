@@ -19,7 +19,7 @@ from gallery.run import figures
 DARK_PAGE = "#121212"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run(run_page):
     return run_page("--batch_size=16", "--maxiter=10", "--num_seeds=3")
 
@@ -87,18 +87,19 @@ def contrast(one, other):
 
 def test_figures_can_be_seen_in_both_modes(run):
     """As WCAG asks: 4.5 for text, 3 for lines. Data keeps its colours."""
-    before = [line.get_color() for ax in run.figure.axes for line in ax.lines]
+    figure = copy.deepcopy(run.figure)
+    before = [line.get_color() for ax in figure.axes for line in ax.lines]
     for page in ("white", DARK_PAGE):
         if page == DARK_PAGE:
-            figures.darken(run.figure)
-        assert colors.same_color(run.figure.get_facecolor(), page)
-        for ax in run.figure.axes:
+            figures.darken(figure)
+        assert colors.same_color(figure.get_facecolor(), page)
+        for ax in figure.axes:
             assert colors.same_color(ax.get_facecolor(), page)
-        for text in run.figure.findobj(Text):
+        for text in figure.findobj(Text):
             assert contrast(text.get_color(), page) >= 4.5
-        for spine in run.figure.findobj(Spine):
+        for spine in figure.findobj(Spine):
             assert contrast(spine.get_edgecolor(), page) >= 4.5
-        lines = [line.get_color() for ax in run.figure.axes for line in ax.lines]
+        lines = [line.get_color() for ax in figure.axes for line in ax.lines]
         assert lines == before
         assert min(contrast(color, page) for color in lines) >= 3
 
