@@ -129,6 +129,7 @@ def assert_prepared(child, data, source, *others):
     (info,) = data.glob("fashion_mnist/3.*/dataset_info.json")
     assert f"Getting Fashion-MNIST from {source}\n" in child.stdout
     assert child.stdout.endswith(f"Fashion-MNIST is in {info.parent}\n")
+    assert ".preparing" not in child.stdout  # where it was for a while
     assert_nothing_else(data, *others)
     splits = tfds.builder_from_directory(info.parent).info.splits
     sizes = {name: split.num_examples for name, split in splits.items()}
