@@ -56,7 +56,6 @@ gallery_source_date = os.environ.get("SOURCE_DATE_EPOCH", "")
 # https://sphinx-gallery.github.io/stable/configuration.html
 # The extension adds what says where pages are and how they run.
 sphinx_gallery_conf = {
-    "backreferences_dir": "auto_examples/backreferences",  # wanted by minigallery
     # Code links to what is written in it, not to the class of its value.
     "inspect_global_variables": False,
     # One page needs no archive of all pages, and no list of how long each one took;
