@@ -30,14 +30,19 @@ SOLVERS = ["Polyak SGD", "Armijo SGD", "RMSProp", "SGD"]
 
 
 class Linear(nn.Module):
-    """A network that stands in for that of a page, since it is compiled at once."""
+    """A network that stands in for that of a page, since it is compiled at once.
+
+    It is linear: the sum of as many layers as it is wide.
+    """
 
     net_width: int
     num_classes: int
 
     @nn.compact
     def __call__(self, images):
-        return nn.Dense(self.num_classes)(images.reshape(len(images), -1) / 255)
+        size = len(images), self.net_width, self.num_classes
+        layers = nn.Dense(self.net_width * self.num_classes)
+        return layers(images.reshape(len(images), -1) / 255).reshape(size).sum(axis=1)
 
 
 def load(script):

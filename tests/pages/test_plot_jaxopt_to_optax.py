@@ -509,7 +509,7 @@ def test_compare(page):
 def test_mean_loss(page):
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 256, (4, 8, 8, 1)), random.integers(0, 10, 4)
-    net = Linear(2, 10)
+    net = Linear(1, 10)
     layer = {"kernel": random.normal(size=(64, 10)), "bias": random.normal(size=10)}
     params = {"params": {"Dense_0": layer}}
     logits = images.reshape(4, 64) / 255 @ layer["kernel"] + layer["bias"]
@@ -548,7 +548,7 @@ def run_page(page, *flags):
     )
 
 
-SMALL = ["--num_seeds=2", "--maxiter=3", "--batch_size=16"]
+SMALL = ["--num_seeds=2", "--maxiter=3", "--batch_size=16", "--net_width=2"]
 
 
 @pytest.fixture(scope="module")
@@ -578,7 +578,7 @@ def test_parity(small):
 @pytest.mark.parametrize("row", SEARCHES)
 def test_another_aggressiveness(page, small, row):
     """The searches agree with it as well, and are others than by default."""
-    fun = jax.jit(partial(page.mean_loss, Linear(4, 10)))
+    fun = jax.jit(partial(page.mean_loss, Linear(2, 10)))
     search = page.make_searches(fun, 1.0, 0.5)[row]
     differences, losses = page.compare(small.followed[0], search)
     assert np.all(differences == 0) and np.array_equal(*losses)
@@ -603,6 +603,7 @@ def test_seeds_differ(small):
     assert len({x.tobytes() for x in images}) == 10
     assert {x.shape for x in images} == {(16, 28, 28, 1)}
     kernels = [p["params"]["Dense_0"]["kernel"] for p in (params, other_params)]
+    assert {kernel.shape for kernel in kernels} == {(784, 2 * 10)}
     assert not np.array_equal(*kernels)
 
 
@@ -628,10 +629,10 @@ def test_printed_numbers_are_those_returned(small):
 
 def test_tables(page, capsys):
     """Median, lowest and highest of the seeds, of the largest of all steps."""
-    differences = np.array([[0, 2e-6, 1e-6], [0, 0, 0], [0, 1e-7, 3e-7]])
+    differences = np.array([[0, 9e-6, 1e-6], [0, 0, 0], [0, 1e-7, 3e-7]])
     page.print_tables({"a row": (differences, None)}, {"a case": (np.nan, -1.25)})
     above, below = capsys.readouterr().out.split("\n\n")
-    assert above.splitlines()[1].split() == ["a", "row", "3e-07", "0.0", "2e-06"]
+    assert above.splitlines()[1].split() == ["a", "row", "3e-07", "0.0", "9e-06"]
     assert below.splitlines()[1].split() == ["a", "case", "nan", "-1.250"]
 
 

@@ -40,7 +40,7 @@ def problem(page):
     """
     settings = settings_of(page)
     minibatches = draw(page)
-    net, count = Linear(settings.net_width, 10), jax.new_ref(0)
+    net, count = Linear(1, 10), jax.new_ref(0)
     params = net.init(jax.random.key(0), minibatches[0][0])
     solvers = page.make_solvers(partial(page.loss_fun, net, count), settings)
     solvers = {name: solver for name, (_, solver) in solvers.items()}
@@ -449,11 +449,18 @@ def test_solvers_have_the_settings(page):
     assert polyak.momentum == armijo.momentum == 0
     assert (armijo.aggressiveness, armijo.maxls) == (0.7, 20)
     assert armijo.reset_option == "goldstein"
-    x = jnp.array([2.0])
-    step, _ = sgd.update(x, sgd.init_state(x, None, None), None, None)
-    assert step == pytest.approx(2 - 0.25 * 2)
-    step, _ = rmsprop.update(x, rmsprop.init_state(x, None, None), None, None)
-    assert step == pytest.approx(2 - 0.0003 / np.sqrt(0.1), abs=1e-6)
+
+    def two_steps(solver):
+        x = jnp.array([2.0])
+        once, state = solver.update(x, solver.init_state(x, None, None), None, None)
+        twice, _ = solver.update(once, state, None, None)
+        return float(once[0]), float(twice[0])
+
+    # A second step tells of momentum.
+    assert two_steps(sgd) == pytest.approx((2 * 0.75, 2 * 0.75**2))
+    once = 2 - 0.0003 / np.sqrt(0.1)
+    twice = once - 0.0003 * once / np.sqrt(0.9 * 0.1 * 2**2 + 0.1 * once**2)
+    assert two_steps(rmsprop) == pytest.approx((once, twice), abs=3e-7)
 
 
 def test_a_repeat_is_the_same_to_the_bit(page, problem):
@@ -533,22 +540,23 @@ def test_a_run_of_one_step(run_page):
     assert len(above.lines) == len(below.lines) == 4
 
 
-SMALL = ["--batch_size=32", "--maxiter=20"]
+SMALL = ["--batch_size=32", "--maxiter=20", "--net_width=2"]
 
 
 @pytest.fixture(scope="module")
 def three(page, run_page):
-    """Return a run from three seeds, with what each solver was given: ``starts``."""
+    """Return a run from three seeds, with all ``starts`` and ``ends`` of solvers."""
     train, seen = page.train, []
 
     def watched(solver, count, starts):
-        seen.append(starts)
-        return train(solver, count, starts)
+        logs, ends, costs = train(solver, count, starts)
+        seen.append((starts, ends))
+        return logs, ends, costs
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page, "train", watched)
         run = run_page(*SMALL, "--num_seeds=3")
-    run.starts = seen
+    run.starts, run.ends = zip(*seen, strict=True)
     return run
 
 
@@ -560,8 +568,21 @@ def test_every_solver_gets_the_same_starts(three):
     for other in others:
         assert jax.tree.all(jax.tree.map(np.array_equal, first, other))
     parameters, minibatches = zip(*first, strict=True)
-    kernels = {p["params"]["Dense_0"]["kernel"].tobytes() for p in parameters}
-    assert len(kernels) == len({b[0][0].tobytes() for b in minibatches}) == 3
+    kernels = [p["params"]["Dense_0"]["kernel"] for p in parameters]
+    assert {kernel.shape for kernel in kernels} == {(784, 2 * 10)}
+    assert len({kernel.tobytes() for kernel in kernels}) == 3
+    assert len({b[0][0].tobytes() for b in minibatches}) == 3
+
+
+def test_accuracies_are_those_of_the_ends(three):
+    """On all of the images to test on."""
+    test = tfds.load("fashion_mnist", split="test", as_supervised=True)
+    images, labels = next(test.batch(310).as_numpy_iterator())
+    for ends, (accuracies, *_) in zip(three.ends, three.table.values(), strict=True):
+        for end, accuracy in zip(ends, accuracies, strict=True):
+            logits = np.array(Linear(2, 10).apply(end, images))
+            hits = logits.argmax(axis=1) == labels
+            assert float(accuracy) == pytest.approx(hits.mean(), abs=0.004)
 
 
 def test_seeds(run_page, three):
@@ -729,7 +750,7 @@ def test_the_line_search_costs_less_than_half_a_step_more(table):
 
 
 def test_polyak_step_sizes_vary_more_than_tenfold(real):
-    """From each seed, but for two; the bands of the figure tell less."""
+    """The bands of the figure do not tell what a single seed does."""
     logs, _ = real[0]["Polyak SGD"]
     stepsizes = logs[:, 20:, 2]
     assert np.median(stepsizes.max(axis=1) / stepsizes.min(axis=1)) > 10
