@@ -524,16 +524,22 @@ def test_mean_loss(page):
 def run_page(page, *flags):
     """Run ``main``; tell all that came of it, and what each solver started from.
 
-    The network is a linear one, as what is compared here are solvers.
+    The network is a linear one, as what is compared here are solvers. ``settings`` are
+    those that rows were made with.
     """
-    follow, followed = page.follow, []
+    follow, followed, settings = page.follow, [], []
 
     def watched(fun, init, update, starts):
         followed.append(starts)
         return follow(fun, init, update, starts)
 
+    def watch(make):
+        return lambda fun, *given: settings.append(given) or make(fun, *given)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page, "follow", watched)
+        for name in ("make_pairs", "make_searches"):
+            patch.setattr(page, name, watch(getattr(page, name)))
         patch.setattr(page, "CNN", Linear)
         with contextlib.redirect_stdout(io.StringIO()) as log:
             results, exceptions = page.main(["page", *flags])
@@ -545,10 +551,14 @@ def run_page(page, *flags):
         log=log.getvalue(),
         figure=figure,
         followed=followed,
+        settings=settings,
     )
 
 
-SMALL = ["--num_seeds=2", "--maxiter=3", "--batch_size=16", "--net_width=2"]
+SMALL = [
+    *("--num_seeds=2", "--maxiter=3", "--batch_size=16", "--net_width=2"),
+    *("--max_stepsize=0.5", "--aggressiveness=0.8"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -594,6 +604,10 @@ def test_all_start_alike(small):
         assert all(map(np.array_equal, *leaves))
     losses = [losses[:, :, 0] for _, losses in small.results.values()]
     assert all(np.array_equal(losses[0], loss) for loss in losses)
+
+
+def test_rows_are_made_with_the_settings(small):
+    assert {(0.5,), (0.5, 0.8)} < set(small.settings)
 
 
 def test_seeds_differ(small):
