@@ -56,6 +56,9 @@ def main(lock):
     env = {"UV_INDEX_STRATEGY": "unsafe-best-match"} | pip_settings() | os.environ
     command = [find_uv_bin(), "pip", "sync", "--require-hashes"]
     command += ["--python", sys.executable, lock]
+    if sys.dont_write_bytecode:
+        # As in many containers: each process would compile all that it imports again.
+        command += ["--compile-bytecode"]
     sys.exit(subprocess.run(command, env=env).returncode)
 
 

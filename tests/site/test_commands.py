@@ -79,6 +79,7 @@ def test_the_lock_is_installed_from_where_pip_would_get_it(tmp_path, serve):
     python = tmp_path / "env/bin/python"
     (packages,) = (tmp_path / "env").glob("lib/*/site-packages")
     (packages / "uv.pth").write_text(str(Path(uv.__file__).parents[1]))
+    env |= {"PYTHONDONTWRITEBYTECODE": "1"}
     for sha256, works in (("0" * 64, False), (digest, True)):
         lock = tmp_path / "lock.txt"
         lock.write_text(f"tiny==1.0 --hash=sha256:{sha256}\n")
@@ -89,6 +90,8 @@ def test_the_lock_is_installed_from_where_pip_would_get_it(tmp_path, serve):
         assert (found.returncode == 0) == works
         assert works or "hash" in run.stderr.lower()
     assert any("/simple/tiny/" in line for line in asked)
+    # Compiled once, where Python would compile it each time.
+    assert list(packages.glob("__pycache__/tiny.*.pyc"))
 
 
 def test_uv_is_that_of_the_lock():
