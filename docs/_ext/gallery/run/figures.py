@@ -1,4 +1,4 @@
-"""Save the figures of a page: light and dark, described, with their numbers."""
+"""Save the figures of a page: as drawn, recoloured for dark mode, and described."""
 
 import copy
 import csv

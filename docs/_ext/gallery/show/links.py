@@ -1,4 +1,7 @@
-"""Warn of links inside the site that lead nowhere, which Sphinx does not follow."""
+"""Warn of links inside the site that lead nowhere, which Sphinx does not follow.
+
+``make linkcheck`` follows the links to other sites.
+"""
 
 from functools import cache
 from html.parser import HTMLParser

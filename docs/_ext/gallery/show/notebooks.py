@@ -1,4 +1,4 @@
-"""Write the notebook of a page from the page: its text, its code and its output."""
+"""Write the notebook of a page: a cell that installs, then the page's text and code."""
 
 import base64
 import os
