@@ -3,8 +3,8 @@
 This file is the map: ``setup`` lists every hook in the order in which they run, with
 the function that hangs there. ``pages`` knows where pages are and what they require.
 What counts for running a page is in ``run``, and what counts for showing it is in
-``show``. ``stale`` tells which pages run again. ``docs/building.rst`` tells the same as a
-story, with the files that a build leaves.
+``show``. ``stale`` tells which pages run again. ``docs/building.rst`` tells the same as
+a story, with the files that a build leaves.
 """
 
 from sphinx_gallery.directives import imgsgnode
