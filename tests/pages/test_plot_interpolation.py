@@ -394,24 +394,16 @@ def test_axes_are_named_and_shared(small_run):
     assert above.get_shared_x_axes().joined(above, last)
 
 
-@pytest.fixture
-def one_method(page, monkeypatch):
+def test_one_step_from_one_seed(page, run_page, monkeypatch):
+    """With one solver, because a gap is from before its step; twice the same."""
     monkeypatch.setattr(page, "METHODS", {"SPS_max": page.METHODS["SPS_max"]})
-
-
-def test_two_runs_print_the_same(run_page, one_method):
-    once, again = (run_page(*SMALL).log for _ in range(2))
-    assert once == again
-    assert once.count("last gap") == 4
-
-
-def test_one_step_from_one_seed(run_page, one_method):
-    """With one solver, because a gap is from before its step."""
-    run = run_page("--maxiter=0", "--num_seeds=1", "--batch_size=1")
+    flags = "--maxiter=0", "--num_seeds=1", "--batch_size=1"
+    run, again = run_page(*flags), run_page(*flags)
     series = [x for curves in run.results.values() for x in curves.values()]
     assert {(x.shape, x.dtype) for x in series} == {((1, 1), np.dtype(np.float64))}
     assert min(series) > 0
-    assert "nan" not in run.log
+    assert run.log == again.log
+    assert run.log.count("last gap") == 4 and "nan" not in run.log
 
 
 # What the page says of its own numbers, in the figure and the log of the built page
@@ -470,7 +462,8 @@ def test_they_converge_at_a_steady_rate(built_run, title, name):
 
 def test_least_losses(page):
     """They are zero for 400 parameters, and not for 50."""
-    for title, problem in page.make_problems(page.parse(["page"])).items():
+    settings = page.parse(["page", "--num_seeds=2"])
+    for title, problem in page.make_problems(settings).items():
         for least in map(least_loss, *problem):
             assert least < 1e-25 if title in WIDE else least > 0.2
 
