@@ -17,7 +17,7 @@ REAL_DATA = CAME | {
     # read files that another process has not written whole.
     "JAX_COMPILATION_CACHE_DIR": str(Path(__file__).parents[1] / ".jax_cache"),
     "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**30),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
 }
 # This process, and children that ask for it, get a folder with small data.
 SMALL_DATA_DIR = tempfile.TemporaryDirectory()

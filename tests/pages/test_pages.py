@@ -6,6 +6,7 @@ import math
 import pytest
 from sphinx_gallery.py_source_parser import split_code_and_text_blocks
 
+import copies
 from helpers import PAGES, load, run_script
 
 SLOW = {"flax", "jax", "jaxopt", "matplotlib", "numpy", "optax", "scipy", "tensorflow"}
@@ -72,27 +73,12 @@ assert "tensorflow" not in sys.modules
 """
 
 
-def definitions(script):
-    """Yield (name, source) of the functions, classes and values of a page."""
-    lines = script.read_text().splitlines()
-    for node in ast.parse(script.read_text()).body:
-        names = [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
-        for target in getattr(node, "targets", []):
-            stored = (x for x in ast.walk(target) if isinstance(x, ast.Name))
-            names += [x.id for x in stored if isinstance(x.ctx, ast.Store)]
-        start = min(x.lineno for x in (node, *getattr(node, "decorator_list", ())))
-        for name in names:
-            yield name, lines[start - 1 : node.end_lineno]
-
-
 def test_what_pages_share_is_copied_exactly():
     """So that whoever knows it from one page knows it on all."""
-    first = {}
-    for script in PAGES:
-        for name, source in definitions(script):
-            if name not in ("_", "main"):
-                other, same = first.setdefault(name, (script.name, source))
-                assert source == same, f"{name} in {script.name} and in {other}"
+    scripts = copies.ordered(PAGES)
+    texts = [script.read_text() for script in scripts]
+    for script, text, copied in zip(scripts, texts, copies.copied(texts), strict=True):
+        assert text == copied, f"{script.name}: make copies"
 
 
 def test_importing_pages_does_nothing():
