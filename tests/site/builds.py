@@ -1,8 +1,7 @@
 """Small sites: a copy of what a build reads, pages in it, and builds of it.
 
 A build takes a second, and three more to import what it needs. So these builds are
-children of one process that has imported it, and has neither read the code of this
-project nor run anything.
+children of a process that has imported it; see ``sphinx_warm``.
 """
 
 import json
@@ -11,7 +10,10 @@ import os
 import re
 import shutil
 import subprocess
+from multiprocessing import forkserver
 from pathlib import Path
+
+import pytest
 
 import sphinx_child
 from helpers import PAGE, ROOT, run_script
@@ -21,22 +23,15 @@ DRAW = "import matplotlib.pyplot as plt\n\nplt.plot([1, 2])\nplt.show()\n"
 OPTIONS = ["-W", "-n", "--keep-going", "-c", ".", "docs", "html"]
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(
-    [
-        "jax",
-        "matplotlib.pyplot",
-        "nbformat",
-        "sphinx.cmd.build",
-        "sphinx.builders.html",
-        "sphinx_book_theme",
-        "sphinx_gallery.gen_gallery",
-        "sphinx_markdown_builder",
-    ]
-)
+processes.set_forkserver_preload(["sphinx_warm"])
 
 
 def build(folder, *arguments, **env):
     """Build the site in ``folder``, a copy of what the build reads, on small data."""
+    with pytest.MonkeyPatch.context() as patch:
+        # Where the server finds what it preloads; Python 3.11 does not tell it.
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        forkserver.ensure_running()
     child = processes.Process(
         target=sphinx_child.run, args=(folder, [*OPTIONS, *arguments], os.environ | env)
     )
@@ -72,6 +67,13 @@ def copy_sources(folder):
     ignore = shutil.ignore_patterns(*left_out)
     for name in ("docs", "examples", "tools"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+
+
+def restore(folder, kept):
+    """Make ``folder`` what the folder ``kept`` is, times included; return it."""
+    shutil.rmtree(folder)
+    shutil.copytree(kept, folder, symlinks=True)
+    return folder
 
 
 def write_script(folder, code=DRAW, block=BLOCK, text="", name=PAGE.stem):

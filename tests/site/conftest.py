@@ -10,7 +10,7 @@ import pytest
 from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
 
-from builds import build, copy_sources, write_script
+from builds import build, copy_sources, restore, write_script
 from helpers import SITE, built, download
 
 
@@ -122,10 +122,7 @@ def small_site(tmp_path_factory):
 @pytest.fixture
 def copy(small_site):
     """Return the folder of a small site that is built, as it was at first."""
-    folder, kept = small_site
-    shutil.rmtree(folder)
-    shutil.copytree(kept, folder, symlinks=True)
-    return folder
+    return restore(*small_site)
 
 
 @pytest.fixture
