@@ -22,6 +22,10 @@ export JAX_PLATFORMS := cpu
 # TensorFlow only reads data here; what its C++ code says of the CPU helps nobody.
 export TF_CPP_MIN_LOG_LEVEL := 3
 export TF_ENABLE_ONEDNN_OPTS := 0
+# The same build wherever it runs: files are UTF-8, and what Python is told to warn of is
+# for the code of who told it. Warnings of pages count in any case.
+export PYTHONUTF8 := 1
+unexport PYTHONWARNINGS
 
 .PHONY: help html html-noplot serve data test test-latest bench lint copies lock licenses \
 	audit linkcheck clean
@@ -59,8 +63,8 @@ bench: data  ## time the flagship in turns with the loop it replaced, 15 minutes
 lint: .venv/installed  ## check style, spelling and safety
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/codespell
-	$(BIN)/sphinx-lint --ignore docs/_build --ignore docs/auto_examples docs examples
+	$(BIN)/python -m codespell_lib
+	$(BIN)/python -m sphinxlint --ignore docs/_build --ignore docs/auto_examples docs examples
 	$(BIN)/zizmor --offline --quiet --strict-collection .github
 
 copies: .venv/installed  ## write what pages share from the first page to the others
@@ -71,10 +75,10 @@ lock: .venv/installed  ## write requirements-docs.txt and requirements-uv.txt an
 	echo uv | $(COMPILE) -c requirements-docs.txt - -o requirements-uv.txt
 
 licenses: .venv/installed  ## print a table of what is installed, with licences
-	@$(BIN)/pip-licenses --format=markdown --with-system
+	@$(BIN)/python -m piplicenses --format=markdown --with-system
 
 audit: .venv/installed  ## report known faults of what is locked for this Python
-	@$(BIN)/pip-audit --format=markdown --require-hashes --disable-pip -r requirements-docs.txt
+	@$(BIN)/python -m pip_audit --format=markdown --require-hashes --disable-pip -r requirements-docs.txt
 
 linkcheck: data  ## check the links to other sites, and the lists of what these have
 	$(BIN)/python tools/check_inventories.py

@@ -14,7 +14,8 @@ copyright = "2026, " + author
 
 # Where the site will be: its links in the sitemap and for social media are absolute.
 # The default is what ``make serve`` shows.
-html_baseurl = os.environ.get("SITE_URL", "http://localhost:8000/")
+html_baseurl = (os.environ.get("SITE_URL") or "http://localhost:8000").rstrip("/") + "/"
+
 # -- General ---------------------------------------------------------------------------
 # https://www.sphinx-doc.org/en/master/usage/configuration.html#general-configuration
 
@@ -30,6 +31,9 @@ extensions = [
     "sphinxext.opengraph",
 ]
 exclude_patterns = ["_build"]
+# The folder of a clone may have a space in its name; those of pages have none, see
+# docs/_ext/gallery/pages.py.
+suppress_warnings = ["sphinx_gallery.space_in_filename"]
 html_math_renderer = "mathml"
 
 # -- Gallery ---------------------------------------------------------------------------
@@ -51,6 +55,8 @@ gallery_repository = os.environ.get("GITHUB_REPOSITORY", "")
 gallery_notebook_branch = os.environ.get("NOTEBOOK_BRANCH", "")
 # The date of the source: where it is set, builds of the same source are the same to the
 # byte, see https://reproducible-builds.org/specs/source-date-epoch/.
+if not os.environ.get("SOURCE_DATE_EPOCH"):
+    os.environ.pop("SOURCE_DATE_EPOCH", None)  # Sphinx would take "" for a number
 gallery_source_date = os.environ.get("SOURCE_DATE_EPOCH", "")
 
 # https://sphinx-gallery.github.io/stable/configuration.html

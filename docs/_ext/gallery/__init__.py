@@ -1,7 +1,8 @@
 """Run the pages of the gallery and show them.
 
 This file is the map: ``setup`` lists every hook in the order in which they run, with
-the function that hangs there. ``pages`` knows where pages are and what they require.
+the function that hangs there. ``pages`` knows where pages are and what they require,
+``settings`` what the environment may set.
 What counts for running a page is in ``run``, and what counts for showing it is in
 ``show``. ``stale`` tells which pages run again. ``docs/building.rst`` tells the same as
 a story, with the files that a build leaves.
@@ -9,7 +10,7 @@ a story, with the files that a build leaves.
 
 from sphinx_gallery.directives import imgsgnode
 
-from gallery import pages, run, stale
+from gallery import pages, run, settings, stale
 from gallery.show import frame, images, links, mathematics, notebooks, sitemap
 
 
@@ -36,6 +37,7 @@ def setup(app):
     app.add_config_value("gallery_source_date", "", "env", types=str)
 
     # A build begins.
+    app.connect("config-inited", settings.check, priority=0)
     app.connect("config-inited", tell_sphinx_gallery, priority=0)
     app.connect("builder-inited", pages.check, priority=0)
     app.connect("builder-inited", stale.run_again, priority=1)

@@ -92,6 +92,8 @@ def check(app):
             read_block(path)
         except ValueError as error:
             sys.exit(str(error))
+        if not path.stem.isidentifier():
+            sys.exit(f"{path.name} needs a name of letters, digits and underscores")
         # The files that are built from all pages lie in the same folders.
         folder = path.parent.name
         if (other := folders.setdefault(path.name, folder)) != folder:

@@ -5,10 +5,15 @@ import os
 import platform
 import subprocess
 import time
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from sphinx.util import logging
+
 from gallery import pages
+
+logger = logging.getLogger(__name__)
 
 DATE = "%Y-%m-%d"
 
@@ -26,11 +31,23 @@ def data_set(srcdir):
     return facts["name"], facts["sha256"]
 
 
+@cache
 def commit():
-    """Return the commit that is checked out, marked if files differ, or None."""
+    """Return the commit that is checked out, marked if files differ, or None.
+
+    Where git cannot tell, a line of the build says why.
+    """
     command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
-    run = subprocess.run(command, cwd=pages.ROOT, capture_output=True, text=True)
-    return run.stdout.strip() if run.returncode == 0 else None
+    try:
+        run = subprocess.run(command, cwd=pages.ROOT, capture_output=True, text=True)
+    except OSError as error:
+        why = f"git: {error.strerror}"
+    else:
+        if run.returncode == 0:
+            return run.stdout.strip()
+        why = run.stderr.strip().partition("\n")[0]
+    logger.info("Pages tell no commit, because there is none to be had (%s)", why)
+    return None
 
 
 def record(gallery_conf, fname, when):
