@@ -11,7 +11,7 @@ LOCK = $(COMPILE) requirements-docs.in $(PAGES) -o
 # One page alone: make html PAGE=plot_sgd_solvers
 ONE := $(if $(PAGE),-D gallery_page=$(PAGE) -t noplot)
 # Sphinx warns of a document only when it reads it: after a failure it reads all again.
-FORGET := { rm -rf docs/_build/doctrees; exit 1; }
+FORGET := { rm -rf docs/_build/doctrees 2> /dev/null; exit 1; }
 
 # Which Python the environment may have.
 CHECK := $(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or \
@@ -53,7 +53,8 @@ test: html  ## run all tests, on the built site too
 
 test-latest: .venv/installed  ## run all tests on a copy, with the newest versions allowed
 	rm -rf .latest && mkdir .latest
-	git ls-files -z | tar --null -T - -cf - | tar -xf - -C .latest
+	git ls-files -z > .latest/.files
+	tar --null -T .latest/.files -cf .latest/.tar && tar -xf .latest/.tar -C .latest
 	$(LOCK) .latest/requirements-docs.txt
 	$(MAKE) -C .latest test
 

@@ -83,15 +83,16 @@ def printed(script):
 def plotted(script):
     """Return {panel: {line: rows}} of the first figure of a page, from its CSV.
 
-    Rows are (x, value, lowest, highest).
+    Rows are (x, y, lowest, highest).
     """
     folder = pages.copy_of(script, ROOT / "docs").parent / "images"
     file = folder / f"sphx_glr_{script.stem}_001.csv"
     assert file.exists(), "the site is not built: make html"
     panels = {}
-    for panel, line, *row in [*csv.reader(file.read_text().splitlines())][1:]:
+    for panel, kind, line, *row in [*csv.reader(file.read_text().splitlines())][1:]:
+        assert kind == "line"
         rows = panels.setdefault(panel, {}).setdefault(line, [])
-        rows.append([float(cell) for cell in row])
+        rows.append([float(cell or "nan") for cell in row])
     return {
         panel: {line: np.array(rows) for line, rows in lines.items()}
         for panel, lines in panels.items()

@@ -295,7 +295,10 @@ def main():
     """Prepare the data set unless it is there and whole, and write its facts down."""
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    root = Path(tfds.core.constants.DATA_DIR).expanduser()
+    try:
+        root = Path(tfds.core.constants.DATA_DIR).expanduser()
+    except RuntimeError as error:  # a user without a home
+        sys.exit(f"{error} Set TFDS_DATA_DIR to a folder that can be written.")
     folder = root / NAME / str(tfds.builder_cls(NAME).VERSION)
     # What tensorflow-datasets itself left when it was killed, and nobody writes now.
     for path in folder.parent.glob("incomplete.*"):
@@ -313,8 +316,14 @@ def main():
             f"Fashion-MNIST cannot be put into {folder}: {reason(error)}\n"
             "Make room there, or set TFDS_DATA_DIR to a folder that can be written."
         )
-    FACTS.parent.mkdir(exist_ok=True)
-    FACTS.write_text(json.dumps(made, indent=2) + "\n")
+    try:
+        FACTS.parent.mkdir(exist_ok=True)
+        FACTS.write_text(json.dumps(made, indent=2) + "\n")
+    except OSError as error:
+        sys.exit(
+            f"The site cannot be built in {FACTS.parent}: {error.strerror}\n"
+            "Copy the checkout to a place that can be written."
+        )
     print(f"Fashion-MNIST is in {folder}")
 
 

@@ -451,6 +451,25 @@ def assert_no_room(child, data, reason):
     assert_nothing_else(data)
 
 
+def test_a_checkout_that_cannot_be_written(network, build, tmp_path):
+    network(ARCHIVES, own="serve")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/_build").write_text("a file, which no folder can replace")
+    child = build()
+    assert child.returncode == 1
+    fault, remedy = child.stderr.splitlines()[-2:]
+    assert fault.startswith(f"The site cannot be built in {tmp_path / 'docs/_build'}: ")
+    assert remedy == "Copy the checkout to a place that can be written."
+
+
+def test_a_user_without_a_home(monkeypatch, capsys):
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", "~no_such_user/data")
+    with pytest.raises(SystemExit) as stop:
+        prepare_data.main()
+    (line,) = stop.value.code.splitlines()
+    assert "home directory" in line and "Set TFDS_DATA_DIR" in line
+
+
 @pytest.mark.usefixtures("network")
 def test_data_on_a_disk_that_cannot_be_written(prepared, build, page, tmp_path):
     """As in a folder of a whole institute."""

@@ -252,8 +252,8 @@ def test_quotes_in_titles_do_no_harm(copy, write_page):
     (numbers,) = (copy / "docs/auto_examples").rglob("*.csv")
     with numbers.open(newline="") as file:
         assert list(csv.reader(file))[:2] == [
-            ["panel", "line", label, "value", "lowest", "highest"],
-            [title, label, "0.0", "1.0", "1.0", "1.0"],
+            ["panel", "kind", "label", label, "y"],
+            [title, "line", label, "0.0", "1.0"],
         ]
 
 

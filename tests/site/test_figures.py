@@ -1,4 +1,4 @@
-"""What run/figures.py reads in a figure, and how it darkens one."""
+"""How run/figures.py darkens a figure and makes its card."""
 
 import copy
 import io
@@ -12,7 +12,6 @@ from matplotlib.legend import Legend
 from matplotlib.spines import Spine
 from matplotlib.text import Text
 from PIL import Image
-from scipy.ndimage import uniform_filter1d
 
 from gallery.run import figures
 
@@ -22,57 +21,6 @@ DARK_PAGE = "#121212"
 @pytest.fixture(scope="module")
 def run(run_page):
     return run_page("--batch_size=16", "--maxiter=10", "--num_seeds=3")
-
-
-def test_plotted_numbers_are_those_of_the_curves(run):
-    """Medians and ranges over the seeds; RMSProp and SGD have no step sizes."""
-    losses = {
-        (1, label): uniform_filter1d(logs[:, :, 1], 5, mode="nearest")
-        for label, logs in run.curves.items()
-    }
-    steps = {(0, label): logs[:, :, 2] for label, logs in list(run.curves.items())[:2]}
-    plotted = {
-        (run.figure.axes.index(ax), label): rows
-        for ax, label, rows in figures.plotted(run.figure)
-    }
-    assert list(plotted) == [*steps, *losses]
-    for which, series in (steps | losses).items():
-        low, mid, high = np.quantile(series, [0, 0.5, 1], axis=0)
-        np.testing.assert_array_equal(
-            plotted[which], np.transpose([range(11), mid, low, high])
-        )
-
-
-def test_a_band_for_some_lines_only_is_refused():
-    """It could be taken for another line's."""
-    fig, ax = plt.subplots()
-    ax.plot([1, 2])
-    ax.plot([2, 3])
-    ax.fill_between([0, 1], [1, 2], [2, 3])
-    with pytest.raises(ValueError, match="2 lines and 1 bands: call fill"):
-        list(figures.plotted(fig))
-    plt.close(fig)
-
-
-def test_description_by_hand():
-    fig, (above, below, beneath) = plt.subplots(3)
-    above.plot([0, 5, 10], [3, 1, 2], label="up_")
-    above.plot([0, 10], [5, 6], label="flat")
-    below.plot([0, 10], [1, 100], label="down")
-    below.fill_between([0, 10], [0.5, 90], [2, 110])
-    beneath.plot([1, 10], [2, 2], label="same")
-    above.set(ylabel="gap")
-    below.set(yscale="log", title="noisy_", xlabel="time_")
-    beneath.set(xscale="log", xlabel="rate", ylabel="loss")
-    assert figures.describe(fig).splitlines() == [
-        "- Gap, against time\\_ 0 to 10: up\\_ goes from 3 to 2, always between 1 and "
-        "3; flat goes from 5 to 6, always between 5 and 6.",
-        "- Noisy\\_, on a logarithmic scale, against time\\_ 0 to 10: down goes from 1 "
-        "to 100, always between 1 and 100 (its band between 0.5 and 110).",
-        "- Loss, against rate 1 to 10, on a logarithmic scale: same goes from 2 to 2, "
-        "always between 2 and 2.",
-    ]
-    plt.close(fig)
 
 
 def contrast(one, other):

@@ -57,8 +57,16 @@ def make_git(folder, code):
     return str(folder / "bin")
 
 
-@pytest.mark.parametrize("kind", ["absent", "of another owner", "no repository"])
-def test_a_build_without_a_commit_says_why_once(fresh, kind, monkeypatch):
+@pytest.mark.parametrize(
+    "kind", ["absent", "of another owner", "no repository", "another's repository"]
+)
+def test_a_build_without_a_commit_says_why_once(tmp_path, kind, monkeypatch):
+    fresh = tmp_path / "clone"
+    fresh.mkdir()
+    copy_sources(fresh)
+    if kind == "another's repository":
+        git("init", cwd=tmp_path)
+        git("commit", "--allow-empty", "-m", "not of this project", cwd=tmp_path)
     pages = [write_script(fresh, name=name) for name in ("plot_one", "plot_two")]
     env, why = {"PATH": os.environ["PATH"]}, "not a git repository"
     if kind == "absent":

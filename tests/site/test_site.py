@@ -178,14 +178,14 @@ def series(file):
     """Return the numbers of a figure, (panel, {line: points}) each, and what x is."""
     with file.open(newline="") as lines:
         header, *table = csv.reader(lines)
-    panel, line, x, *others = header
-    assert [panel, line, *others] == ["panel", "line", "value", "lowest", "highest"]
+    *first, x, _, low, high = header
+    assert [*first, low, high] == ["panel", "kind", "label", "lowest", "highest"]
     panels = []
     for panel, rows in groupby(table, key=itemgetter(0)):
         panels.append((panel, {}))
-        for _, line, *numbers in rows:
+        for _, _, line, *numbers in rows:
             points = panels[-1][1].setdefault(line, [])
-            points.append([float(number) for number in numbers])
+            points.append([float(number or "nan") for number in numbers])
     return panels, x
 
 

@@ -107,4 +107,5 @@ def check(app):
 
 
 if __name__ == "__main__":
-    print(*scripts())
+    # Relative, for a shell: the folder of a clone may have a space in its name.
+    print(*(path.relative_to(ROOT) for path in scripts()))

@@ -1,7 +1,6 @@
 """Save the figures of a page: as drawn, recoloured for dark mode, and described."""
 
 import copy
-import csv
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,7 +10,8 @@ from matplotlib import colors
 from matplotlib.collections import Collection
 from matplotlib.legend import Legend
 from matplotlib.text import Text
-from sphinx.util.rst import escape
+
+from gallery.run import reading
 
 DPI = 100  # pixels of the page that an inch of a figure takes
 CARD_INCHES, CARD_DPI = (4, 2.8), 160  # twice the pixels that it takes at most
@@ -33,80 +33,6 @@ FIGURE = """
    :download:`Download the plotted numbers as CSV </{csv}>`
 
 """
-
-
-# Reading a figure
-
-
-def plotted(fig):
-    """Yield (axes, label, rows) for each line of ``fig`` that has data.
-
-    Rows are (x, y, lowest, highest), the last two from the band around the line. A band
-    is what ``fill_between`` drew: if a panel does not have one for each line, in the
-    same order, or none, this raises ValueError.
-    """
-    for ax in fig.axes:
-        bands = list(ax.collections) or [None] * len(ax.lines)
-        if len(bands) != len(ax.lines):
-            raise ValueError(
-                f'"{fig.get_suptitle()}" has a panel of {len(ax.lines)} lines and '
-                f"{len(bands)} bands: call fill_between for each line, or for none"
-            )
-        for line, band in zip(ax.lines, bands, strict=True):
-            points = line.get_xydata()
-            points = points[np.isfinite(points).all(axis=1)]
-            paths = band.get_paths() if band else []
-            edges = np.concatenate([points, *(path.vertices for path in paths)])
-            at = [edges[edges[:, 0] == x, 1] for x in points[:, 0]]
-            rows = [
-                (*point, y.min(), y.max()) for point, y in zip(points, at, strict=True)
-            ]
-            if rows:
-                yield ax, line.get_label(), np.array(rows)
-
-
-def across(ax):
-    """Return what the horizontal axis of ``ax`` shows; stacked panels name it once."""
-    names = [other.get_xlabel() for other in (ax, *ax.figure.axes)]
-    return next(filter(None, names), "x")
-
-
-def on_scale(axis):
-    """Return what to add to the name of ``axis``."""
-    return ", on a logarithmic scale" if axis.get_scale() == "log" else ""
-
-
-def describe(fig):
-    """Return what ``fig`` shows as a list in rST, for those who cannot see it."""
-    panels = {}
-    for ax, label, rows in plotted(fig):
-        x, y, lowest, highest = rows.T
-        text = f"{escape(label)} goes from {y[0]:.3g} to {y[-1]:.3g}, "
-        text += f"always between {y.min():.3g} and {y.max():.3g}"
-        if (lowest < highest).any():
-            text += f" (its band between {lowest.min():.3g} and {highest.max():.3g})"
-        panels.setdefault(ax, [x.min(), x.max()]).append(text)
-    items = []
-    for ax, (start, stop, *texts) in panels.items():
-        name = f"{ax.get_title()} {ax.get_ylabel()}".strip().capitalize()
-        head = f"{escape(name)}{on_scale(ax.yaxis)}, against {escape(across(ax))} "
-        head += f"{start:g} to {stop:g}{on_scale(ax.xaxis)}"
-        items.append(f"- {head}: {'; '.join(texts)}.")
-    return "\n".join(items)
-
-
-def write_numbers(fig, path):
-    """Write the plotted numbers to ``path``, a row for each point of each line."""
-    with path.open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        columns = across(fig.axes[0]), "value", "lowest", "highest"
-        table.writerow(["panel", "line", *columns])
-        for ax, label, rows in plotted(fig):
-            panel = ax.get_title() or ax.get_ylabel()
-            table.writerows([panel, label, *row] for row in rows.tolist())
-
-
-# Saving it
 
 
 def darken(fig):
@@ -158,8 +84,8 @@ def description_id(path):
 
 def save(fig, path, gallery_conf):
     """Save ``fig`` at ``path`` and all else beside it; return the rST that shows it."""
-    description, numbers = describe(fig), path.with_suffix(".csv")
-    write_numbers(fig, numbers)
+    found, numbers = reading.read(fig), path.with_suffix(".csv")
+    reading.write(found, numbers)
     for image in (path, beside(path, "_dark")):
         if image != path:
             darken(fig)
@@ -174,7 +100,7 @@ def save(fig, path, gallery_conf):
         figure=path.relative_to(source).as_posix(),
         title=" ".join(fig.get_suptitle().split()),
         id=description_id(path),
-        description=description.replace("\n", "\n   "),
+        description=reading.describe(found).replace("\n", "\n   "),
         csv=numbers.relative_to(source).as_posix(),
     )
 

@@ -35,11 +35,18 @@ def data_set(srcdir):
 def commit():
     """Return the commit that is checked out, marked if files differ, or None.
 
-    Where git cannot tell, a line of the build says why.
+    Where git cannot tell, a line of the build says why. A folder above may be another
+    project's repository.
     """
     command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
     try:
-        run = subprocess.run(command, cwd=pages.ROOT, capture_output=True, text=True)
+        run = subprocess.run(
+            command,
+            cwd=pages.ROOT,
+            env=os.environ | {"GIT_CEILING_DIRECTORIES": str(pages.ROOT.parent)},
+            capture_output=True,
+            text=True,
+        )
     except OSError as error:
         why = f"git: {error.strerror}"
     else:
