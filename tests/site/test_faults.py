@@ -21,12 +21,50 @@ while True:
     except Exception:
         pass
 """
+THREAD = """
+import threading
+import warnings
+
+thread = threading.Thread(target=warnings.warn, args=["take care"])
+thread.start()
+thread.join()
+"""
+# What is deleted with the page warns when the page has run.
+LATE = """
+import warnings
+
+
+class Late:
+    def __del__(self, warn=warnings.warn):
+        warn("take care")
+
+
+late = Late()
+late.itself = late
+"""
+ANIMATION = """
+import matplotlib.pyplot as plt
+from matplotlib.animation import FuncAnimation
+
+_ = FuncAnimation(plt.figure(), print, frames=1)
+_ = plt.close("all")
+"""
 
 
 @pytest.mark.parametrize(
     "code, reason",
     [
         ("import warnings\nwarnings.warn('take care')", "take care"),
+        (THREAD, "had an exception in a thread, UserWarning: take care"),
+        (f"{THREAD}\n# %%\n# Text\n", "had an exception in a thread"),
+        (LATE, "had an exception that Python ignores, UserWarning: take care"),
+        (f"{LATE}del late", "had an exception that Python ignores, UserWarning: take"),
+        (ANIMATION, "that Python ignores, UserWarning: Animation was deleted"),
+        ("import logging\nlogging.error('a %s', 1)", "logged an error, root: a 1"),
+        (
+            "import logging\nlogging.getLogger('x').critical('help')",
+            "logged an error, x: help",
+        ),
         ("import numpy\nnumpy.log(0)", "divide by zero"),
         ("1 / 0", "division by zero"),
         ("import sys\nsys.exit('good bye')", "called sys.exit('good bye')"),
@@ -45,6 +83,16 @@ def test_a_page_that_warns_or_fails_fails_the_build(copy, write_page, code, reas
     assert failed == "plot_sgd_solvers.py"
     assert reason in run.stderr
     assert "it ran" in other.read_text()
+    # It is not taken for a page that passed.
+    assert failed in build(copy, "-Dgallery_page_budget=2").stderr
+
+
+def test_a_page_may_log_what_is_no_error(copy, write_page):
+    code = "import logging\nlogging.getLogger('x').warning('by the way')"
+    page = write_page(f"{code}\n{DRAW}")
+    run = build(copy)
+    assert run.returncode == 0, run.stderr
+    assert "by the way" in page.read_text()
 
 
 @pytest.mark.parametrize(

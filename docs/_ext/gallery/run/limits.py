@@ -1,15 +1,28 @@
-"""End a page that warns, exits or hangs, so that it fails the build by its name."""
+"""End a page that warns, exits or hangs, so that it fails the build by its name.
 
+A page can also do wrong where no exception reaches sphinx-gallery: in a thread, while
+Python deletes an object, or in what it logs.
+"""
+
+import gc
+import logging
 import resource
 import signal
 import sys
+import threading
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from sphinx.util import logging as sphinx_logging
+
+from gallery import pages
+
+logger = sphinx_logging.getLogger(__name__)
 outside_of_pages = warnings.filters[:]
 page = {}  # the seconds that the blocks of the page "used" until now
+faults = []  # what the page did wrong where no exception tells of it
 
 
 class PageError(Exception):
@@ -18,6 +31,32 @@ class PageError(Exception):
 
 class TimeUp(BaseException):
     """Raised in a page whose time is up, whatever exceptions that page handles."""
+
+
+def told(error):
+    """Return an exception in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def in_thread(end):
+    """Handle an exception that ended a thread, as ``threading.excepthook``."""
+    if end.exc_type is not SystemExit:
+        faults.append(f"had an exception in a thread, {told(end.exc_value)}")
+
+
+def while_deleting(end):
+    """Handle an exception that Python ignores, as ``sys.unraisablehook``."""
+    error = end.exc_value or end.exc_type()
+    faults.append(f"had an exception that Python ignores, {told(error)}")
+
+
+def log_record(*arguments, **options):
+    """Make a record of a logger, and note it if it tells of an error."""
+    record = logging.LogRecord(*arguments, **options)
+    if record.levelno >= logging.ERROR and not record.name.startswith("sphinx"):
+        message = " ".join(record.getMessage().split())
+        faults.append(f"logged an error, {record.name}: {message}")
+    return record
 
 
 def reset(gallery_conf, fname, when):
@@ -29,6 +68,9 @@ def reset(gallery_conf, fname, when):
     """
     if when == "before":
         page.clear()
+        faults.clear()
+        threading.excepthook, sys.unraisablehook = in_thread, while_deleting
+        logging.setLogRecordFactory(log_record)
         warnings.simplefilter("error")
         warnings.filterwarnings(
             "ignore", "JAXopt is no longer maintained", DeprecationWarning
@@ -38,7 +80,17 @@ def reset(gallery_conf, fname, when):
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
     else:
+        gc.collect()  # objects of the page, which may complain
+        threading.excepthook, sys.unraisablehook = (
+            threading.__excepthook__,
+            sys.__unraisablehook__,
+        )
+        logging.setLogRecordFactory(logging.LogRecord)
         warnings.filters[:] = outside_of_pages
+        passed = pages.copy_of(fname, gallery_conf["src_dir"]).with_suffix(".py.md5")
+        if faults and passed.exists():
+            passed.unlink()  # by which sphinx-gallery would not run it again
+            logger.warning("%s unexpectedly failed: The page %s", fname, faults[0])
 
 
 def peak():
@@ -89,5 +141,7 @@ class Watch:
         except SystemExit as end:
             reason, place = f"called sys.exit({end.code!r})", end
         else:
+            if faults:
+                raise PageError(f"The page {faults[0]}")
             return 0.0 if self.timeless else peak(), result
         raise PageError(f"The page {reason}").with_traceback(place.__traceback__)
