@@ -45,7 +45,7 @@ _ = number("noise", 0.5, "standard deviation of the noise in labels", 0, 1e3)
 def parse(argv):
     """Return the settings in ``argv``, or exit with one line on what is wrong."""
     FLAGS.unparse_flags()
-    if "--help" in argv:
+    if {"-h", "--help"} & {*argv}:
         sys.exit(print(FLAGS))
     try:
         wrong = [f"unexpected argument {word}" for word in FLAGS(argv)[1:]]

@@ -26,6 +26,7 @@ That two runs agree to the last digit holds for jitted updates, on one machine.
 # Settings
 # --------
 # As on :doc:`the first page <plot_sgd_solvers>`, they are flags.
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -51,7 +52,7 @@ _ = number("aggressiveness", 0.9, "of the line search of Armijo SGD", 1e-6, 0.99
 def parse(argv):
     """Return the settings in ``argv``, or exit with one line on what is wrong."""
     FLAGS.unparse_flags()
-    if "--help" in argv:
+    if {"-h", "--help"} & {*argv}:
         sys.exit(print(FLAGS))
     try:
         wrong = [f"unexpected argument {word}" for word in FLAGS(argv)[1:]]
@@ -83,6 +84,7 @@ import tensorflow_datasets as tfds
 # Both are those of :doc:`the first page <plot_sgd_solvers>`, which explains them.
 def load(dataset, *splits):
     """Return splits of a data set, as a list, and its info; exit if it is not whole."""
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or TensorFlow talks of it
     name, options = f"{dataset}:3.*.*", {"as_supervised": True, "with_info": True}
     try:
         builder = tfds.builder(name)
@@ -388,7 +390,6 @@ def plot_losses(results):
                 low, mid, high = np.quantile(series, [0, 0.5, 1], axis=0)
                 ax.plot(mid, label=name, **style)
                 ax.fill_between(range(len(mid)), low, high, color="gray", alpha=0.2)
-            # What has no cap can leave the scale.
             scale = "log" if np.max(losses) > 100 else "linear"
             ax.set(title=row, ylabel="loss", xlabel="iteration", yscale=scale)
     last.axis("off")
@@ -430,10 +431,9 @@ if __name__ == "__main__":
 # another order. An update that is not jitted rounds differently, and long steps make
 # that grow. The rows hold for other settings, too: try ``--aggressiveness=0.5``.
 #
-# What a state of JAXopt reports, the loop has at hand: ``error`` is
-# ``optax.tree.norm(grad)``, and the ``stepsize`` of Optax's own line search is
-# ``optax.tree.get(state, "learning_rate")``. And what ``OptaxSolver`` cannot run, since
-# it hands no value on, such as ``optax.polyak_sgd``, a loop can.
+# What a state of JAXopt reports, the loop has at hand: ``error`` is the norm of
+# ``grad``, and the ``stepsize`` of Optax's line search is ``optax.tree.get(state,
+# "learning_rate")``. A loop also runs ``optax.polyak_sgd``; ``OptaxSolver`` cannot.
 #
 # Leave ``scaling`` of ``optax.polyak_sgd`` alone: Optax 0.2.8 divides a Polyak step by
 # it and does not multiply. From 1, on :math:`x^2`, with 0.1 and no cap, one leads to

@@ -28,6 +28,7 @@ Five seeds tell merit from luck, but not a solver from the setting it was given.
 # --------
 # They are a script's flags. They come before the slow imports, to answer a mistyped one
 # at once, and in a registry of the page's own, so that a notebook can rerun this cell.
+import os
 import sys
 from contextlib import suppress
 from functools import partial
@@ -57,7 +58,7 @@ _ = number("gd_stepsize", 1e-1, "constant step size of SGD", 1e-6, 1e6)
 def parse(argv):
     """Return the settings in ``argv``, or exit with one line on what is wrong."""
     FLAGS.unparse_flags()
-    if "--help" in argv:
+    if {"-h", "--help"} & {*argv}:
         sys.exit(print(FLAGS))
     try:
         wrong = [f"unexpected argument {word}" for word in FLAGS(argv)[1:]]
@@ -92,6 +93,7 @@ from scipy.ndimage import uniform_filter1d
 # which tells what is damaged.
 def load(dataset, *splits):
     """Return splits of a data set, as a list, and its info; exit if it is not whole."""
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or TensorFlow talks of it
     name, options = f"{dataset}:3.*.*", {"as_supervised": True, "with_info": True}
     try:
         builder = tfds.builder(name)

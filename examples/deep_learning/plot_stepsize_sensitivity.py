@@ -29,6 +29,7 @@ network, on one data set, for 300 steps.
 # Settings
 # --------
 # As in :doc:`the first page <plot_sgd_solvers>`, they are flags.
+import os
 import sys
 from contextlib import suppress
 from functools import partial
@@ -52,7 +53,7 @@ _ = number("tolerance", 0.15, "part of the best loss that a good one may add", 0
 def parse(argv):
     """Return the settings in ``argv``, or exit with one line on what is wrong."""
     FLAGS.unparse_flags()
-    if "--help" in argv:
+    if {"-h", "--help"} & {*argv}:
         sys.exit(print(FLAGS))
     try:
         wrong = [f"unexpected argument {word}" for word in FLAGS(argv)[1:]]
@@ -85,6 +86,7 @@ STEPSIZES = np.logspace(-3, 2, 11)
 # It is loaded as on :doc:`the first page <plot_sgd_solvers>`.
 def load(dataset, *splits):
     """Return splits of a data set, as a list, and its info; exit if it is not whole."""
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or TensorFlow talks of it
     name, options = f"{dataset}:3.*.*", {"as_supervised": True, "with_info": True}
     try:
         builder = tfds.builder(name)

@@ -89,14 +89,14 @@ def test_importing_pages_does_nothing():
     assert run.stdout == run.stderr == ""
 
 
-@pytest.mark.parametrize("argument", ["--no_such_flag=3", "word", "--help"])
+@pytest.mark.parametrize("argument", ["--no_such_flag=3", "word", "--help", "-h"])
 def test_the_answer_comes_before_the_slow_imports(script, argument):
     run = run_script("-X", "importtime", script, argument)
     imports = [line for line in run.stderr.splitlines() if line.startswith("import")]
     modules = {line.rpartition("|")[2].strip() for line in imports}
     assert "absl.flags" in modules
     assert not modules & SLOW
-    if argument == "--help":
+    if argument in ("--help", "-h"):
         assert run.returncode == 0
         assert all(f"--{name}:" in run.stdout for name in load(script).FLAGS)
     else:

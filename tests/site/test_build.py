@@ -5,6 +5,7 @@ import io
 import re
 
 import matplotlib.pyplot as plt
+import nbformat
 from bs4 import BeautifulSoup
 
 from builds import DRAW, build, git, write_script
@@ -255,6 +256,32 @@ def test_quotes_in_titles_do_no_harm(copy, write_page):
             ["panel", "kind", "label", label, "y"],
             [title, "line", label, "0.0", "1.0"],
         ]
+
+
+TABLE = """
+class Table:
+    def _repr_html_(self):
+        return "<table><tr><td>a &amp; b</td></tr></table>"
+
+
+Table()
+"""
+
+
+def test_html_is_on_the_page_and_in_the_notebook(copy, write_page):
+    """Of an object in which code ends, and in the text."""
+    page = write_page(f"{DRAW}\n# %%\n# .. raw:: html\n#\n#    <b>bold</b>\n{TABLE}")
+    run = build(copy)
+    assert run.returncode == 0, run.stderr
+    assert [x.get_text() for x in read(page).select("article td, article b")] == [
+        *("bold", "a & b")
+    ]
+    (file,) = (copy / "docs/auto_examples").rglob("*.ipynb")
+    *_, text, code = nbformat.read(file, nbformat.NO_CONVERT).cells
+    assert "<b>bold</b>" in text.source
+    (output,) = code.outputs
+    assert output.data["text/html"].strip().startswith("<table><tr><td>a &amp; b</td>")
+    assert output.data["text/plain"].strip() == "a & b"
 
 
 def test_a_build_that_knows_where_it_will_be(fresh):

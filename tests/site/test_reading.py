@@ -70,12 +70,12 @@ def test_lines(draw, tmp_path):
     below.set(yscale="log", title="noisy_", xlabel="time_")
     beneath.set(xscale="log", xlabel="rate", ylabel="loss")
     assert told(fig) == [
-        "Gap, against time_ 0 to 10: up_ goes from 3 to 2, always between 1 and 3; "
-        "flat goes from 5 to 6, always between 5 and 6.",
-        "Noisy_, on a logarithmic scale, against time_ 0 to 10: down goes from 1 to "
-        "100, always between 1 and 100 (its band between 0.5 and 110).",
-        "Loss, against rate 1 to 10, on a logarithmic scale: same goes from 2 to 2, "
-        "always between 2 and 2.",
+        "gap, against time_ from 0 to 10: up_ goes from 3 to 2, always between 1 and "
+        "3; flat goes from 5 to 6, always between 5 and 6.",
+        "noisy_, on a logarithmic scale, against time_ from 0 to 10: down goes from 1 "
+        "to 100, always between 1 and 100 (its band between 0.5 and 110).",
+        "loss, against rate from 1 to 10, on a logarithmic scale: same goes from 2 to "
+        "2, always between 2 and 2.",
     ]
     # Panels have other names for their axes, so the table has none.
     header, *rows = table(fig, tmp_path)
@@ -92,13 +92,13 @@ def test_names_of_shared_axes(draw):
     axes[0, 0].set(ylabel="loss")
     axes[1, 1].set(xlabel="step")
     fig.supylabel("value")
-    heads = [line.partition(" 0 to 1")[0] for line in told(fig)]
-    assert heads == ["Loss, against step"] * 2 + ["Value, against step"] * 2
+    heads = [line.partition(" from 0 to 1")[0] for line in told(fig)]
+    assert heads == ["loss, against step"] * 2 + ["value, against step"] * 2
     fig, (left, right) = draw(1, 2)
     left.plot([1, 2])
     right.plot([1, 2])
     right.set(xlabel="step", ylabel="loss")
-    assert told(fig)[0].startswith("Panel 1, against x 0 to 1: the line goes")
+    assert told(fig)[0].startswith("panel 1, against x from 0 to 1: the line goes")
 
 
 def test_values_that_are_not_drawn(draw, tmp_path):
@@ -107,15 +107,15 @@ def test_values_that_are_not_drawn(draw, tmp_path):
     ax.plot([np.nan] * 6, label="nothing to see")
     ax.set(yscale="log", xlabel="step", ylabel="gap", ylim=(0.5, 3))
     assert told(fig) == [
-        "Gap, on a logarithmic scale, against step 0 to 5: a goes from 1 to 1.5, "
-        "otherwise between 0 and 2 (of 6 values, 1 infinite and 1 missing and 1 not "
-        "above zero)."
+        "gap, on a logarithmic scale, against step from 0 to 5: a goes from 1 to 1.5, "
+        "otherwise between 1 and 2 (of 6 values, 3 cannot be drawn: 1 infinite, "
+        "1 missing, 1 not above zero)."
     ]
     assert [row[4] for row in table(fig, tmp_path)[1:]] == [
         *("1.0", "2.0", "inf", "", "0.0", "1.5")
     ]
     ax.set(ylim=(0.5, 1.8))
-    assert "of which the panel shows 0.5 to 1.8" in told(fig)[0]
+    assert "scale (only 0.5 to 1.8 is shown), against" in told(fig)[0]
     fig, ax = draw()
     ax.plot([-np.inf, 1, np.inf], label="a")
     assert "a goes from minus infinity to infinity, otherwise" in told(fig)[0]
@@ -126,7 +126,7 @@ def test_a_path(draw):
     fig, ax = draw()
     ax.plot([1, 0, 2], [3, 4, 5], label="a")
     ax.set(xlabel="u", ylabel="v")
-    assert "against u 0 to 2: a goes from (1, 3) to (2, 5), always" in told(fig)[0]
+    assert "against u from 0 to 2: a goes from (1, 3) to (2, 5), always" in told(fig)[0]
 
 
 def test_reference_lines(draw, tmp_path):
@@ -136,8 +136,8 @@ def test_reference_lines(draw, tmp_path):
     ax.axhline(4)
     ax.set(xlabel="iteration", ylabel="loss")
     assert told(fig) == [
-        "Loss, against iteration 0 to 1: a goes from 3 to 1, always between 1 and 3; "
-        "switch, a vertical line at 15; a horizontal line at 4."
+        "loss, against iteration from 0 to 1: a goes from 3 to 1, always between 1 "
+        "and 3; switch, a vertical line at iteration 15; a horizontal line at loss 4."
     ]
     assert table(fig, tmp_path) == [
         ["panel", "kind", "label", "iteration", "loss"],
@@ -153,7 +153,9 @@ def test_dates(draw, tmp_path):
     ax.plot([datetime.date(2026, 1, 1), datetime.date(2026, 3, 1)], [1, 2], label="a")
     ax.set(xlabel="day", ylabel="time")
     (line,) = told(fig)
-    assert line.startswith("Time, against day 2026-01-01 to 2026-03-01: a goes from 1")
+    assert line.startswith(
+        "time, against day from 2026-01-01 to 2026-03-01: a goes from 1"
+    )
     assert [row[3] for row in table(fig, tmp_path)] == [
         *("day", "2026-01-01", "2026-03-01")
     ]
@@ -168,7 +170,8 @@ def test_categories(draw, tmp_path):
     ax.plot(["low", "high"], [2, 2], "o", label="b")
     ax.set(ylabel="loss", xlabel="noise")
     assert told(fig) == [
-        "Loss, for each noise: a: low 1, high 3; b: points at (low, 2), (high, 2)."
+        "loss, for each noise: a, a line: low 1, high 3; b, points at (low, 2), "
+        "(high, 2)."
     ]
     assert table(fig, tmp_path)[1] == ["loss", "line", "a", "low", "1.0"]
 
@@ -181,7 +184,7 @@ def test_bars_with_error_bars(draw, tmp_path):
     ax.bar(["Polyak", "SGD"], [0.75, 0.5], yerr=[[0.25, 0.125], [0.125, 0]])
     ax.set(ylabel="accuracy", xlabel="solver")
     assert told(fig) == [
-        "Accuracy, for each solver: Polyak 0.75 (error bar 0.5 to 0.875), "
+        "accuracy, for each solver: bars: Polyak 0.75 (error bar 0.5 to 0.875), "
         "SGD 0.5 (error bar 0.375 to 0.5)."
     ]
     assert table(fig, tmp_path) == [
@@ -198,14 +201,14 @@ def test_bars_beside_each_other(draw):
     ax.bar(np.arange(2) + 0.2, [3, 4], 0.4, label="test")
     ax.set_xticks([0, 1], ["a", "b"])
     ax.set(ylabel="loss")
-    assert told(fig) == ["Loss: train: a 1, b 2; test: a 3, b 4."]
+    assert told(fig) == ["loss: train, bars: a 1, b 2; test, bars: a 3, b 4."]
 
 
 def test_horizontal_bars(draw, tmp_path):
     fig, ax = draw()
     ax.barh(["a", "b"], [1, 2])
     ax.set(xlabel="ms")
-    assert told(fig) == ["Ms: a 1, b 2."]
+    assert told(fig) == ["ms: bars: a 1, b 2."]
     assert table(fig, tmp_path)[1] == ["ms", "horizontal bars", "", "1.0", "a"]
 
 
@@ -214,8 +217,8 @@ def test_histogram(draw, tmp_path):
     ax.hist([0, 1, 1, 2, 20], bins=20)
     ax.set(xlabel="error", ylabel="count")
     assert told(fig) == [
-        "Count, against error 0.5 to 19.5: 20 bars, from 0 (at 3.5) to 2 (at 1.5), "
-        "each 1 wide."
+        "count, against error from 0.5 to 19.5: 20 bars, from 0 (at 3.5) to 2 "
+        "(at 1.5) (each 1 wide, told by the middle of its width)."
     ]
     assert table(fig, tmp_path)[2] == ["count", "bars", "", "1.5", "2.0"]
 
@@ -225,8 +228,8 @@ def test_error_bars(draw, tmp_path):
     ax.errorbar([8, 16], [1, 2], yerr=[0.5, 0.25], fmt="o", capsize=2, label="SGD")
     ax.set(xlabel="batch size", ylabel="loss")
     assert told(fig) == [
-        "Loss, against batch size 8 to 16: SGD: 1 at 8 (error bar 0.5 to 1.5), "
-        "2 at 16 (error bar 1.75 to 2.25)."
+        "loss, against batch size from 8 to 16: SGD, points: 1 at 8 (error bar 0.5 to "
+        "1.5), 2 at 16 (error bar 1.75 to 2.25)."
     ]
     assert table(fig, tmp_path)[1][4:] == ["1.0", "0.5", "1.5"]
     fig, ax = draw()
@@ -242,16 +245,16 @@ def test_scatter(draw, tmp_path):
     ax.text(1, 0.7, "0.70")
     ax.set(xlabel="cost", ylabel="accuracy")
     assert told(fig) == [
-        "Accuracy, against cost 1 to 2: rules: points at (1, 0.7), (2, 0.6); "
-        'the words "Armijo".'
+        "accuracy, against cost from 1 to 2: rules, points at (1, 0.7), (2, 0.6); "
+        'the words "Armijo" at (2, 0.6).'
     ]
     fig, ax = draw()
     points = ax.scatter(range(20), range(20), c=range(20))
     fig.colorbar(points, label="loss")
     ax.set(xlabel="u", ylabel="v")
     assert told(fig) == [
-        "V, against u 0 to 19: 20 points, from 0 (at 0) to 19 (at 19), "
-        "loss from 0 to 19."
+        "v, against u from 0 to 19: 20 points, from 0 (at 0) to 19 (at 19), "
+        "their colour from 0 to 19; the colour is loss."
     ]
     assert table(fig, tmp_path)[:2] == [
         ["panel", "kind", "label", "u", "v", "loss"],
@@ -268,8 +271,8 @@ def test_image(draw, tmp_path, origin):
     ax.set_yticks(range(4), ["0.01", "0.1", "1", "10"])
     ax.set(xlabel="batch size", ylabel="step size")
     assert told(fig) == [
-        "Cells, each at (batch size, step size): loss as the colour of 5 by 4 cells, "
-        "from 0 at (8, 0.01) to 19 at (128, 10)."
+        "loss as colour, in 5 columns (batch size) and 4 rows (step size): "
+        "lowest 0 at (8, 0.01), highest 19 at (128, 10)."
     ]
     header, *rows = table(fig, tmp_path)
     assert header == ["panel", "kind", "label", "batch size", "step size", "loss"]
@@ -280,7 +283,7 @@ def test_images_with_one_colour_bar(draw):
     fig, axes = draw(1, 2)
     images = [ax.imshow([[0, 1], [2, 3]], vmin=0, vmax=3) for ax in axes]
     fig.colorbar(images[0], ax=axes, label="loss")
-    assert [line.count("loss as the colour") for line in told(fig)] == [1, 1]
+    assert [line.count("loss as colour") for line in told(fig)] == [1, 1]
 
 
 # What is refused

@@ -353,7 +353,8 @@ def say(value):
         return "infinity" if value > 0 else "minus infinity"
     if np.isnan(value):
         return "nothing"
-    return f"{value:.3g}"
+    whole = value == round(value) and abs(value) < 1e5
+    return f"{value:.0f}" if whole else f"{value:.3g}"
 
 
 def names(axis):
@@ -413,29 +414,36 @@ def span(low, high):
     return f"{say(low)} to {say(high)}"
 
 
+def drawn(series):
+    """Return which values of a line Matplotlib can draw."""
+    there = np.isfinite(series.x) & np.isfinite(series.y)
+    return there & (series.y > 0) if series.ax.yaxis.get_scale() == "log" else there
+
+
 def gaps(series):
     """Return how many values of a line are not drawn, and why."""
-    y, counts = series.y, {}
-    counts["infinite"] = np.isinf(y).sum()
-    counts["missing"] = (np.isnan(series.x) | np.isnan(y)).sum()
-    if series.ax.yaxis.get_scale() == "log":
-        counts["not above zero"] = (np.isfinite(y) & (y <= 0)).sum()
+    y, missing = series.y, np.isnan(series.x) | np.isnan(series.y)
+    counts = {"infinite": np.isinf(y).sum(), "missing": missing.sum()}
+    counts["not above zero"] = (~drawn(series) & np.isfinite(y) & ~missing).sum()
     told = [f"{count} {why}" for why, count in counts.items() if count]
-    return f" (of {len(y)} values, {' and '.join(told)})" if told else ""
+    if not told:
+        return ""
+    number = sum(counts.values())
+    return f" (of {len(y)} values, {number} cannot be drawn: {', '.join(told)})"
 
 
 def tell_line(series):
     """Tell where a line begins and ends, and between which values it stays."""
     there = ~(np.isnan(series.x) | np.isnan(series.y))
     x, y = series.x[there], series.y[there]
-    finite = y[np.isfinite(y)]
+    seen = series.y[drawn(series)]
     if (np.diff(x) < 0).any():
         text = f"goes from ({say(x[0])}, {say(y[0])}) to ({say(x[-1])}, {say(y[-1])})"
     else:
         text = f"goes from {say(y[0])} to {say(y[-1])}"
-    if len(finite):
-        always = "always" if len(finite) == len(y) else "otherwise"
-        text += f", {always} between {say(finite.min())} and {say(finite.max())}"
+    if len(seen):
+        always = "always" if len(seen) == len(y) else "otherwise"
+        text += f", {always} between {say(seen.min())} and {say(seen.max())}"
     text += gaps(series)
     if (series.lowest < series.highest).any():
         low, high = np.nanmin(series.lowest), np.nanmax(series.highest)
@@ -461,20 +469,24 @@ def tell_values(series):
             zip(series.lowest, series.highest, series.color, strict=True)
         ):
             items[i] += f" ({kind} {span(low, high)})" if not np.isnan(low) else ""
-            items[i] += f" ({series.note} {say(color)})" if not np.isnan(color) else ""
-        text = f"{'points at ' if pairs else ''}{', '.join(items)}"
+            items[i] += f" (colour {say(color)})" if not np.isnan(color) else ""
+        kinds = {"points": "points at" if pairs else "points:", "line": "a line:"}
+        text = f"{kinds.get(series.kind, 'bars:')} {', '.join(items)}"
     else:
         low, high = np.nanargmin(values), np.nanargmax(values)
         kind = "points" if "points" in series.kind else "bars"
         text = f"{len(told)} {kind}, from {told[low][1]} (at {told[low][0]}) to "
         text += f"{told[high][1]} (at {told[high][0]})"
         if not np.isnan(series.color).all():
-            text += f", {series.note} from {span(*extremes(series.color))}"
+            text += f", their colour from {span(*extremes(series.color))}"
         if not np.isnan(series.lowest).all():
             low, high = np.nanmin(series.lowest), np.nanmax(series.highest)
             text += f", error bars between {say(low)} and {say(high)}"
-    wide = series.note if series.note.endswith("wide") else ""
-    return f"{text}{f', {wide}' if wide else ''}"
+    if series.note.endswith("wide"):
+        text += f" ({series.note}, told by the middle of its width)"
+    if not np.isnan(series.color).all():
+        text += f"; the colour is {series.note}"
+    return text
 
 
 def extremes(values):
@@ -486,14 +498,15 @@ def tell_image(series):
     """Tell the lowest and the highest value of an image, and where they are."""
     ax, color = series.ax, series.color
     x, y = tell(ax.xaxis, series.x), tell(ax.yaxis, series.y)
-    size = len(dict.fromkeys(series.x)), len(dict.fromkeys(series.y))
-    text = f"{series.note} as the colour of {size[0]} by {size[1]} cells"
+    places = [f"({a}, {b})" for a, b in zip(x, y, strict=True)]
     if len(color) <= FEW:
-        cells = zip(x, y, color, strict=True)
-        return f"{text}: " + ", ".join(f"{say(c)} at ({a}, {b})" for a, b, c in cells)
+        pairs = zip(color, places, strict=True)
+        return ", ".join(f"{say(value)} at {place}" for value, place in pairs)
     low, high = np.nanargmin(color), np.nanargmax(color)
-    text += f", from {say(color[low])} at ({x[low]}, {y[low]})"
-    return f"{text} to {say(color[high])} at ({x[high]}, {y[high]})"
+    text = f"lowest {say(color[low])} at {places[low]}, "
+    text += f"highest {say(color[high])} at {places[high]}"
+    empty = np.isnan(color).sum()
+    return text + (f", {empty} without a value" if empty else "")
 
 
 def tell_series(series):
@@ -502,50 +515,68 @@ def tell_series(series):
     if series.is_reference:
         axis = "x" if series.kind == "vertical line" else "y"
         (place,) = tell(getattr(ax, f"{axis}axis"), getattr(series, axis))
-        text = f"a {series.kind} at {escape(place)}"
+        name_of = escape(axis_name(ax, axis))
+        text = f"a {series.kind} at {name_of} {escape(place)}".replace("  ", " ")
         return f"{name}, {text}" if name else text
     if series.kind == "line" and not (names(ax.xaxis) and len(series.x) <= FEW):
         return f"{name or 'the line'} {tell_line(series)}"
     if series.kind == "image":
         return escape(tell_image(series))
     text = escape(tell_values(series))
-    return f"{name}: {text}" if name else text
+    return f"{name}, {text}" if name else text
 
 
 def words(ax):
     """Return what is written into a panel, except numbers: these are told anyway."""
-    texts = [" ".join(x.get_text().split()) for x in ax.texts if x.get_visible()]
-    return [text for text in texts if text.strip("0123456789.+-\N{MINUS SIGN}% ")]
+    found = []
+    for text in ax.texts:
+        line = " ".join(text.get_text().split())
+        if text.get_visible() and line.strip("0123456789.+-\N{MINUS SIGN}% "):
+            place = ""
+            if getattr(text, "xycoords", "data") == "data":
+                at = getattr(text, "xy", text.get_position())
+                x, y = tell(ax.xaxis, at[:1])[0], tell(ax.yaxis, at[1:])[0]
+                place = f" at ({x}, {y})"
+            found.append(f'the words "{line}"{place}')
+    return found
 
 
 def tell_panel(ax, found):
-    """Return a line of the description: what the axes are, and all they show."""
-    sideways = found[0].kind == "horizontal bars"
-    across, along = ("y", "x") if sideways else ("x", "y")
+    """Return a line of the description: what the axes are, and all they show.
+
+    Names are spelled as they are in the figure.
+    """
+    first = found[0]
+    across, along = ("y", "x") if first.kind == "horizontal bars" else ("x", "y")
     axes = getattr(ax, f"{across}axis"), getattr(ax, f"{along}axis")
-    title = " ".join(ax.get_title().split())
-    name = f"{title} {axis_name(ax, along)}".strip() or panel_name(ax)
-    head = f"{escape(name[0].upper() + name[1:])}{on_scale(axes[1])}"
+    title, against = " ".join(ax.get_title().split()), axis_name(ax, across)
+    head = escape(f"{title} {axis_name(ax, along)}".strip() or panel_name(ax))
     places = [getattr(x, across) for x in found if not x.is_reference]
-    places = np.concatenate(places) if places else np.array([])
+    places = np.concatenate([np.empty(0), *places])
     places = places[np.isfinite(places)]
-    against = escape(axis_name(ax, across))
-    if len(places) and (names(axes[0]) or found[0].kind == "image"):
-        head += f", for each {against}" if against and found[0].kind != "image" else ""
-    elif len(places):
-        ends = tell(axes[0], [places.min(), places.max()], "{:g}".format)
-        head += f", against {against or 'x'} {ends[0]} to {ends[1]}{on_scale(axes[0])}"
-    if found[0].kind == "image":
-        x, y = axis_name(ax, "x"), axis_name(ax, "y")
-        head = f"{escape(title) or 'Cells'}, each at ({escape(x)}, {escape(y)})"
+    if first.kind == "image":
+        rows, columns = len(set(first.y)), len(set(first.x))
+        head = f"{title}, {first.note}" if title else first.note
+        head = escape(f"{head} as colour, in {columns} columns ({against}) ")
+        head += escape(f"and {rows} rows ({axis_name(ax, along)})")
+    else:
+        head += on_scale(axes[1]) + cut(ax, found)
+        if names(axes[0]):
+            head += f", for each {escape(against)}" if against else ""
+        elif len(places):
+            ends = tell(axes[0], [places.min(), places.max()])
+            head += f", against {escape(against or 'x')} from {ends[0]} to {ends[1]}"
+            head += on_scale(axes[0])
+    items = [*map(tell_series, found), *map(escape, words(ax))]
+    return f"- {head}: {'; '.join(items)}."
+
+
+def cut(ax, found):
+    """Return which part of the vertical axis a panel shows, if lines leave it."""
     low, high = sorted(ax.get_ylim())
-    seen = [x.y[np.isfinite(x.y)] for x in found if x.kind == "line"]
-    if ax.yaxis.get_scale() == "log":
-        seen = [y[y > 0] for y in seen]
-    if any(((y < low) | (y > high)).any() for y in seen):
-        head += f", of which the panel shows {say(low)} to {say(high)}"
-    texts = "".join(f'; the words "{escape(text)}"' for text in words(ax))
-    return f"- {head}: {'; '.join(map(tell_series, found))}{texts}."
+    lines = [x.y[drawn(x)] for x in found if x.kind == "line"]
+    outside = any(((y < low) | (y > high)).any() for y in lines)
+    return f" (only {say(low)} to {say(high)} is shown)" if outside else ""
 
 
 def by_panel(found):

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urljoin
 
 import nbformat
+from bs4 import BeautifulSoup
 from docutils import nodes
 from docutils.utils import new_document
 from nbformat import v4
@@ -38,6 +39,7 @@ METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
     "language_info": {"name": "python"},
 }
+RESULT = "output_result"  # sphinx-gallery's class for HTML that code ends in
 LINKED = "code_links_block"  # sphinx-gallery's node for code
 # Parts that are about the page, and where it ends.
 ABOUT = {"sphx-glr-download-link-note", "page-box", "figure-description"}
@@ -72,6 +74,12 @@ class Markdown(MarkdownTranslator):
         """Write a title of the level it had on the page."""
         marks = "#" * node["level"]
         self.add(f"{marks} {node.astext()}", prefix_eol=2, suffix_eol=2)
+        raise nodes.SkipNode
+
+    def visit_raw(self, node):
+        """Keep HTML, which Markdown may have."""
+        if node["format"] == "html":
+            self.add(node.astext(), prefix_eol=2, suffix_eol=2)
         raise nodes.SkipNode
 
 
@@ -122,6 +130,14 @@ def image_output(app, node):
     )
 
 
+def html_output(node):
+    """Return what a cell ended in and shows as HTML, as output of a cell."""
+    html = BeautifulSoup(node.astext(), "html.parser")
+    (result,) = html.select(f".{RESULT}")
+    data = {"text/html": result.decode_contents(), "text/plain": result.get_text()}
+    return v4.new_output("display_data", data)
+
+
 def make(app, doctree, docname):
     """Return the notebook of a page: what sphinx-gallery made of the script, in cells.
 
@@ -152,6 +168,8 @@ def make(app, doctree, docname):
             early = []
         elif "sphx-glr-script-out" in classes:
             add_output(v4.new_output("stream", text=node.astext()))
+        elif isinstance(node, nodes.raw) and RESULT in node.astext():
+            add_output(html_output(node))
         elif isinstance(node, imgsgnode):
             if "only-light" in classes:
                 add_output(image_output(app, node))
