@@ -25,8 +25,10 @@ Least squares is the plainest problem that has both cases, not a network.
 # Settings
 # --------
 # As on :doc:`the first page <plot_sgd_solvers>`, they are flags.
+import os
 import sys
 from functools import partial
+from pathlib import Path
 
 from absl import flags
 
@@ -232,7 +234,31 @@ def plot_gaps(results):
         ax.set(ylabel="gap")
     fig.suptitle("Gaps of five solvers on four least-squares problems")
     fig.legend(handles=ax.lines, loc="outside lower center", ncols=3)
-    plt.show()
+
+
+# %%
+# Without a display, the figure becomes a file.
+def run_main(main, argv):
+    """Call ``main(argv)``, then show its figure; exit with one line if that fails."""
+    try:
+        jax.devices()  # before data is read, which takes longer
+    except Exception as error:  # of many families
+        name = jax.config.jax_platforms
+        sys.exit(f"JAX_PLATFORMS={name} finds no device, try cpu: {error!r:.200}")
+    try:
+        main(argv)
+        plt.show()
+        if plt.get_fignums() and not plt.isinteractive():  # nobody closed a window
+            file = Path(f"{plt.gcf().get_suptitle()}.png").resolve()
+            plt.savefig(file)
+            print(f"There is no display. The figure is in {file}", file=sys.stderr)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit("Interrupted")
+    except BrokenPipeError:  # nobody reads on, as after ``| head``
+        os._exit(1)
+    except OSError as error:
+        sys.exit(str(error))
 
 
 # %%
@@ -255,7 +281,7 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    main(ARGV)
+    run_main(main, ARGV)
 
 # %%
 # Discussion

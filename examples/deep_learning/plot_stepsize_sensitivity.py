@@ -269,7 +269,31 @@ def plot_sweep(results):
     for ax in axes[-1]:
         ax.set(xlabel="step size, or its cap")
     fig.suptitle("Loss and accuracy against step size")
-    plt.show()
+
+
+# %%
+# Without a display, the figure becomes a file.
+def run_main(main, argv):
+    """Call ``main(argv)``, then show its figure; exit with one line if that fails."""
+    try:
+        jax.devices()  # before data is read, which takes longer
+    except Exception as error:  # of many families
+        name = jax.config.jax_platforms
+        sys.exit(f"JAX_PLATFORMS={name} finds no device, try cpu: {error!r:.200}")
+    try:
+        main(argv)
+        plt.show()
+        if plt.get_fignums() and not plt.isinteractive():  # nobody closed a window
+            file = Path(f"{plt.gcf().get_suptitle()}.png").resolve()
+            plt.savefig(file)
+            print(f"There is no display. The figure is in {file}", file=sys.stderr)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit("Interrupted")
+    except BrokenPipeError:  # nobody reads on, as after ``| head``
+        os._exit(1)
+    except OSError as error:
+        sys.exit(str(error))
 
 
 # %%
@@ -293,7 +317,7 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    main(ARGV)
+    run_main(main, ARGV)
 
 # %%
 # Discussion

@@ -309,7 +309,7 @@ def snippets():
 
 
 def test_the_two_loops_side_by_side(jaxopt, golden):
-    """As they are printed, they end with the same parameters, not those they got."""
+    """What they define makes the same steps, and does make steps."""
     in_jaxopt, in_optax, _ = snippets()
     problem = map(np.array, golden["problem"].values())
     names = {"fun": make.fun, "minibatches": list(zip(*problem, strict=True))}
@@ -319,6 +319,9 @@ def test_the_two_loops_side_by_side(jaxopt, golden):
     for code in in_jaxopt, in_optax:
         space = names | {"params": make.make_start()}
         exec(code, space)
+        for minibatch in space["minibatches"]:
+            step = space["update"](space["params"], space["state"], *minibatch)
+            space["params"], space["state"] = step
         ends.append(ravel_pytree(space["params"])[0])
     assert np.array_equal(*ends)
     assert np.abs(ends[0]).max() > 0.1
@@ -662,14 +665,9 @@ def test_figure(small):
     for ax, (_, losses) in zip(panels, small.results.values(), strict=True):
         assert [ax.get_xlabel(), ax.get_ylabel()] == ["iteration", "loss"]
         assert [line.get_label() for line in ax.lines] == ["JAXopt", "Optax"]
-        for line, band, series in zip(ax.lines, ax.collections, losses, strict=True):
+        for line, series in zip(ax.lines, losses, strict=True):
             assert np.array_equal(line.get_xdata(), range(4))
             assert line.get_ydata() == pytest.approx(np.median(series, axis=0))
-            (path,) = band.get_paths()
-            for x in range(4):
-                here = path.vertices[path.vertices[:, 0] == x, 1]
-                assert here.min() == pytest.approx(series[:, x].min())
-                assert here.max() == pytest.approx(series[:, x].max())
     assert not last.axison and not last.lines
     legend = last.get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["JAXopt", "Optax"]

@@ -56,6 +56,28 @@ plt.show()
 """
 
 
+SHOWN = """
+import matplotlib.pyplot as plt
+
+for title in ("first", "second"):
+    _ = plt.figure().suptitle(title), plt.plot([1, 2])
+plt.show()
+print(f"open: {plt.get_fignums()}")
+_ = plt.figure().suptitle("third"), plt.plot([1, 2])
+"""
+
+
+def test_a_page_finds_a_display(copy, write_page):
+    """Figures that it shows get closed, and are seen with those that are open."""
+    page = write_page(SHOWN)
+    run = build(copy)
+    assert run.returncode == 0, run.stderr
+    html = BeautifulSoup(page.read_text(), "html.parser")
+    assert "open: []" in html.select_one(".sphx-glr-script-out").get_text()
+    images = html.select("img.only-light")
+    assert [x["alt"] for x in images] == ["first", "second", "third"]
+
+
 def card(code, mode):
     """Return the card of what ``code`` draws, as a file."""
     exec(code, drawn := {})

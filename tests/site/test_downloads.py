@@ -62,7 +62,8 @@ def test_the_script_runs_from_an_empty_folder(script, downloads, log, tmp_path):
     env = {name: value for name, value in REAL_DATA.items() if name not in quiet}
     run = run_script(script.name, cwd=tmp_path, env=env)
     assert run.returncode == 0, run.stderr
-    assert run.stderr == ""
+    (figure,) = tmp_path.glob("*.png")
+    assert run.stderr == f"There is no display. The figure is in {figure}\n"
     assert without_times(run.stdout) == without_times(log)
 
 
@@ -197,7 +198,7 @@ def test_the_notebook_runs_and_runs_again(script, soup, notebook, log, tmp_path)
     """
     client = NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}})
     *others, last = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert "main(ARGV)" in last.source
+    assert "run_main(main, ARGV)" in last.source
     again = nbformat.v4.new_code_cell("print(parse(ARGV).flag_values_dict())")
     notebook.cells.append(again)
     # A kernel chooses its own way to draw.

@@ -87,6 +87,19 @@ def test_a_page_that_warns_or_fails_fails_the_build(copy, write_page, code, reas
     assert failed in build(copy, "-Dgallery_page_budget=2").stderr
 
 
+def test_ctrl_c_ends_the_build(copy, write_page):
+    """Also in a page that turns it into an exit, as pages do in a terminal."""
+    ends = "try:\n    {}\nexcept {}:\n    raise SystemExit('Interrupted')\n"
+    write_page(ends.format("raise KeyboardInterrupt", "KeyboardInterrupt"))
+    other = write_page("print('it ran')", name="plot_twin")
+    run = build(copy)
+    assert run.returncode == 2
+    assert "Interrupted!" in run.stderr and "unexpectedly failed" not in run.stderr
+    assert not other.exists()
+    write_page(ends.format("1 / 0", "ZeroDivisionError"))
+    assert "called sys.exit('Interrupted')" in build(copy).stderr
+
+
 def test_a_page_may_log_what_is_no_error(copy, write_page):
     code = "import logging\nlogging.getLogger('x').warning('by the way')"
     page = write_page(f"{code}\n{DRAW}")

@@ -247,7 +247,8 @@ def test_parts_of_the_flagship(html):
     ]
     check_order(html, parts)
     assert html.h1.get_text().startswith("Comparison of different SGD algorithms")
-    assert html.select(".highlight-Python")[-1].get_text().endswith("main(ARGV)\n")
+    code = html.select(".highlight-Python")[-1].get_text()
+    assert code.endswith("run_main(main, ARGV)\n")
     figures = html.select("img.sphx-glr-single-img")
     assert [x["alt"] for x in figures] == 2 * ["Classification on fashion_mnist"]
 

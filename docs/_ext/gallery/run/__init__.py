@@ -14,7 +14,9 @@ def options(config):
     the configuration.
     """
     timeless = bool(config.gallery_source_date)
-    reset = ["matplotlib", "gallery.run.limits.reset", "gallery.run.provenance.record"]
+    reset = ["matplotlib"]
+    reset += [f"gallery.run.{x}" for x in ("limits.reset", "figures.reset")]
+    reset += ["gallery.run.provenance.record"]
     return {
         "examples_dirs": f"../{pages.EXAMPLES.name}",  # relative to docs/
         "gallery_dirs": pages.BUILT,

@@ -1,4 +1,7 @@
-"""Save the figures of a page: as drawn, recoloured for dark mode, and described."""
+"""Save the figures of a page: as drawn, recoloured for dark mode, and described.
+
+A page that shows its figures finds a display here, whose windows are closed at once.
+"""
 
 import copy
 from pathlib import Path
@@ -18,6 +21,9 @@ CARD_INCHES, CARD_DPI = (4, 2.8), 160  # twice the pixels that it takes at most
 # What is black and what is white in a light figure, in the colours of the dark theme.
 DARK_BLACK, DARK_WHITE = colors.to_rgb("#ced6dd"), colors.to_rgb("#121212")
 COLORS = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
+
+show_windows = plt.show
+shown = []  # the figures that the page has shown since its last block
 
 FIGURE = """
 .. image-sg:: /{figure}
@@ -105,14 +111,27 @@ def save(fig, path, gallery_conf):
     )
 
 
-def scrape(block, block_vars, gallery_conf):
-    """Save the open figures, as an image scraper of sphinx-gallery.
+def show(**options):
+    """Take the open figures and close their windows, in the place of ``plt.show``."""
+    shown.extend(plt.figure(number) for number in plt.get_fignums())
+    plt.close("all")
 
-    All figures are closed even if one is refused, or the next page would have it, too.
+
+def reset(gallery_conf, fname, when):
+    """Be the display ``when`` is "before" a page, and no longer "after" it."""
+    plt.show = show if when == "before" else show_windows
+    shown.clear()
+
+
+def scrape(block, block_vars, gallery_conf):
+    """Save the figures that are shown or open, as an image scraper of sphinx-gallery.
+
+    None is kept even if one is refused, or the next page would have it, too.
     """
-    numbers, paths = plt.get_fignums(), block_vars["image_path_iterator"]
-    pairs = zip(numbers, map(Path, paths), strict=False)  # there are always more paths
+    show()
+    paths = map(Path, block_vars["image_path_iterator"])
+    pairs = zip(shown, paths, strict=False)  # there are always more paths
     try:
-        return "".join(save(plt.figure(n), path, gallery_conf) for n, path in pairs)
+        return "".join(save(figure, path, gallery_conf) for figure, path in pairs)
     finally:
-        plt.close("all")
+        shown.clear()

@@ -119,7 +119,8 @@ class Watch:
         """Run a block of a page; return the memory it took, in MB, and its result.
 
         sphinx-gallery handles an Exception; anything else would end the whole build,
-        and ``sys.exit(0)`` would even let it succeed. Raises PageError instead.
+        and ``sys.exit(0)`` would even let it succeed. Raises PageError instead. Only
+        Ctrl-C ends the build, also where the page turns it into an exit.
         """
         if not page:
             # sphinx-gallery subtracts what it measures before a page. A reader who runs
@@ -139,6 +140,8 @@ class Watch:
         except TimeUp as end:
             reason, place = f"took more than {self.budget} s (gallery_page_budget)", end
         except SystemExit as end:
+            if isinstance(end.__context__, KeyboardInterrupt):
+                raise end.__context__ from None
             reason, place = f"called sys.exit({end.code!r})", end
         else:
             if faults:
