@@ -7,9 +7,10 @@ import shutil
 import subprocess
 import sys
 import venv
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import nbformat
+import packaging
 import pytest
 from nbclient import NotebookClient
 from sphinx_gallery.py_source_parser import split_code_and_text_blocks
@@ -214,6 +215,30 @@ def test_the_notebook_runs_and_runs_again(script, soup, notebook, log, tmp_path)
     assert ast.literal_eval(again.outputs[0].text)["num_seeds"] > 1
 
 
+def make_kernel(folder):
+    """Make an environment with what each kernel has; return its Python."""
+    venv.create(folder, with_pip=True)
+    (packages,) = folder.glob("lib/*/site-packages")
+    shutil.copytree(Path(packaging.__file__).parent, packages / "packaging")
+    return folder / "bin/python"
+
+
+@pytest.mark.parametrize("need, told", [("tiny>=1.1", True), ("tiny>=0.1", False)])
+def test_the_first_cell_tells_what_is_too_old(tmp_path, need, told):
+    """In one line, with what to do."""
+    script = tmp_path / "script.py"
+    block = f"requires-python = '>=3'\n# dependencies = ['{need}']"
+    script.write_text(f"# /// script\n# {block}\n# ///\n")
+    python = make_kernel(tmp_path / "env")
+    wheel = write_wheel(tmp_path)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", wheel], check=True)
+    command = [python, "-c", install_cell(script)]
+    run = subprocess.run(command, text=True, capture_output=True)
+    line = f"tiny 1.0 is installed: run %pip install '{need}' and restart the kernel\n"
+    assert run.stderr == (line if told else "")
+    assert run.returncode == told
+
+
 def test_the_first_cell_installs_what_is_missing(tmp_path):
     """In a new environment: a package that is missing, and no other."""
     wheel = write_wheel(tmp_path)
@@ -222,8 +247,7 @@ def test_the_first_cell_installs_what_is_missing(tmp_path):
         f"requires-python = '>=3'\n# dependencies = ['tiny @ {wheel.as_uri()}', 'pip']"
     )
     script.write_text(f"# /// script\n# {block}\n# ///\n")
-    venv.create(tmp_path / "env", with_pip=True)
-    python = tmp_path / "env/bin/python"
+    python = make_kernel(tmp_path / "env")
     subprocess.run([python, "-c", install_cell(script)], check=True)
     subprocess.run([python, "-c", "import tiny"], check=True)
     wheel.unlink()

@@ -1,6 +1,7 @@
 """Frame a page: a box on how to run it at its top, how it was made at its foot."""
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -64,8 +65,12 @@ def box(config, docname, path, facts, cost):
         # All pages run in one process, which keeps the libraries of those before.
         memory = f"{cost['memory'] / 1e3:.1f} GB at most, with what earlier pages left"
         rows["Memory"] = [nodes.Text(memory)]
-    needs = [f'"{need}"' if " " in need else need for need in block["dependencies"]]
-    commands = f"pip install {' '.join(needs)}\npython {path.name}"
+    names = [
+        # In quotes that all shells know, where there is more than a name.
+        need if re.fullmatch(r"[\w-]+", need) else f'"{need}"'
+        for need in block["dependencies"]
+    ]
+    commands = f"pip install {' '.join(names)}\npython {path.name}"
     return nodes.admonition(
         "",
         nodes.title("", "Run this page"),

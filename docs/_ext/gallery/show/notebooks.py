@@ -23,18 +23,24 @@ from gallery import pages
 from gallery.run.figures import beside
 
 INSTALL = """\
-# Install what is missing here, as JAXopt is on Colab.
+# Install what is missing here, as JAXopt is on Colab, and tell what is too old.
 import subprocess
 import sys
-from importlib.util import find_spec
+from importlib import metadata, util
+
+from packaging.requirements import Requirement
 
 requirements = [
 {pairs}
 ]
-missing = [name for module, name in requirements if find_spec(module) is None]
+missing = [need for module, need in requirements if util.find_spec(module) is None]
 if missing:
     pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-    subprocess.run(pip + missing, check=True)"""
+    subprocess.run(pip + missing, check=True)
+for need in (Requirement(text) for _, text in requirements):
+    if need.specifier and metadata.version(need.name) not in need.specifier:
+        old = f"{{need.name}} {{metadata.version(need.name)}} is installed"
+        sys.exit(f"{{old}}: run %pip install '{{need}}' and restart the kernel")"""
 METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
     "language_info": {"name": "python"},
