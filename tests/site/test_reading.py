@@ -109,8 +109,8 @@ def test_values_that_are_not_drawn(draw, tmp_path):
     ax.set(yscale="log", xlabel="step", ylabel="gap", ylim=(0.5, 3))
     assert told(fig) == [
         "gap, on a logarithmic scale, against step from 0 to 5: a goes from 1 to 1.5, "
-        "otherwise between 1 and 2 (of 6 values, 3 cannot be drawn: 1 infinite, "
-        "1 missing, 1 not above zero)."
+        "between 1 and 2 where it is drawn (of 6 values, 3 cannot be drawn: "
+        "1 infinite, 1 missing, 1 not above zero, where the line leaves the panel)."
     ]
     assert [row[4] for row in table(fig, tmp_path)[1:]] == [
         *("1.0", "2.0", "inf", "", "0.0", "1.5")
@@ -119,7 +119,8 @@ def test_values_that_are_not_drawn(draw, tmp_path):
     assert "scale (only 0.5 to 1.8 is shown), against" in told(fig)[0]
     fig, ax = draw()
     ax.plot([-np.inf, 1, np.inf], label="a")
-    assert "a goes from minus infinity to infinity, otherwise" in told(fig)[0]
+    text = "a goes from minus infinity to infinity, between 1 and 1 where it is drawn"
+    assert text in told(fig)[0]
 
 
 def test_a_path(draw):
@@ -209,7 +210,7 @@ def test_horizontal_bars(draw, tmp_path):
     fig, ax = draw()
     ax.barh(["a", "b"], [1, 2])
     ax.set(xlabel="ms")
-    assert told(fig) == ["ms: bars: a 1, b 2."]
+    assert told(fig) == ["ms: horizontal bars: a 1, b 2."]
     assert table(fig, tmp_path)[1] == ["ms", "horizontal bars", "", "1.0", "a"]
 
 
@@ -255,7 +256,7 @@ def test_scatter(draw, tmp_path):
     ax.set(xlabel="u", ylabel="v")
     assert told(fig) == [
         "v, against u from 0 to 19: 20 points, from 0 (at 0) to 19 (at 19), "
-        "their colour from 0 to 19; the colour is loss."
+        "coloured by loss, from 0 to 19."
     ]
     assert table(fig, tmp_path)[:2] == [
         ["panel", "kind", "label", "u", "v", "loss"],

@@ -424,7 +424,8 @@ def gaps(series):
     """Return how many values of a line are not drawn, and why."""
     y, missing = series.y, np.isnan(series.x) | np.isnan(series.y)
     counts = {"infinite": np.isinf(y).sum(), "missing": missing.sum()}
-    counts["not above zero"] = (~drawn(series) & np.isfinite(y) & ~missing).sum()
+    fallen = (~drawn(series) & np.isfinite(y) & ~missing).sum()
+    counts["not above zero, where the line leaves the panel"] = fallen
     told = [f"{count} {why}" for why, count in counts.items() if count]
     if not told:
         return ""
@@ -442,8 +443,9 @@ def tell_line(series):
     else:
         text = f"goes from {say(y[0])} to {say(y[-1])}"
     if len(seen):
-        always = "always" if len(seen) == len(y) else "otherwise"
-        text += f", {always} between {say(seen.min())} and {say(seen.max())}"
+        between = f"between {say(seen.min())} and {say(seen.max())}"
+        all_seen = len(seen) == len(y)
+        text += f", always {between}" if all_seen else f", {between} where it is drawn"
     text += gaps(series)
     if (series.lowest < series.highest).any():
         low, high = np.nanmin(series.lowest), np.nanmax(series.highest)
@@ -471,21 +473,20 @@ def tell_values(series):
             items[i] += f" ({kind} {span(low, high)})" if not np.isnan(low) else ""
             items[i] += f" (colour {say(color)})" if not np.isnan(color) else ""
         kinds = {"points": "points at" if pairs else "points:", "line": "a line:"}
-        text = f"{kinds.get(series.kind, 'bars:')} {', '.join(items)}"
+        text = f"{kinds.get(series.kind, f'{series.kind}:')} {', '.join(items)}"
+        if not np.isnan(series.color).all():
+            text += f"; the colour is {series.note}"
     else:
         low, high = np.nanargmin(values), np.nanargmax(values)
-        kind = "points" if "points" in series.kind else "bars"
-        text = f"{len(told)} {kind}, from {told[low][1]} (at {told[low][0]}) to "
+        text = f"{len(told)} {series.kind}, from {told[low][1]} (at {told[low][0]}) to "
         text += f"{told[high][1]} (at {told[high][0]})"
         if not np.isnan(series.color).all():
-            text += f", their colour from {span(*extremes(series.color))}"
+            text += f", coloured by {series.note}, from {span(*extremes(series.color))}"
         if not np.isnan(series.lowest).all():
             low, high = np.nanmin(series.lowest), np.nanmax(series.highest)
             text += f", error bars between {say(low)} and {say(high)}"
     if series.note.endswith("wide"):
         text += f" ({series.note}, told by the middle of its width)"
-    if not np.isnan(series.color).all():
-        text += f"; the colour is {series.note}"
     return text
 
 
