@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # /// script
 # requires-python = ">=3.11,<3.14"
-# dependencies = ["absl-py", "jax", "matplotlib", "numpy", "optax"]
+# dependencies = ["absl-py", "jax>=0.8", "matplotlib>=3.8.4", "numpy", "optax>=0.2.2"]
 # ///
 r"""
 When do Polyak and Armijo steps converge?

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # /// script
 # requires-python = ">=3.11,<3.14"
-# dependencies = ["absl-py", "flax", "importlib_resources", "jax", "matplotlib",
-#   "numpy", "optax", "requests", "tensorflow-datasets",
-#   "tensorflow-cpu; platform_machine == 'x86_64'",
+# dependencies = ["absl-py", "flax>=0.10.1", "importlib_resources", "jax>=0.4.38",
+#   "matplotlib>=3.8.4", "numpy", "optax>=0.2.3", "requests",
+#   "tensorflow-datasets", "tensorflow-cpu; platform_machine == 'x86_64'",
 #   "tensorflow; platform_machine != 'x86_64'"]
 # ///
 r"""

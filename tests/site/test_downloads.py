@@ -19,12 +19,15 @@ from environment import REAL_DATA
 from gallery.pages import read_block
 from gallery.show.notebooks import install_cell, module_of
 from helpers import (
+    PAGE,
     built,
     flagship,
     run_script,
     without_times,
     write_wheel,
 )
+
+FAST = PAGE.with_stem("plot_interpolation")
 
 
 @pytest.fixture
@@ -109,6 +112,7 @@ def test_the_notebook_is_of_the_current_format(notebook):
         nbformat.v4.nbformat_minor,
     )
     assert notebook.metadata.kernelspec.name == "python3"
+    assert notebook.metadata.language_info.file_extension == ".py"
     ids = [cell.id for cell in notebook.cells]
     assert len(set(ids)) == len(ids)
 
@@ -173,8 +177,8 @@ def test_the_notebook_has_the_output_of_the_page(script, soup, notebook):
         elif tag.name == "img":
             link = tag["srcset"].split(", ")[1].removesuffix(" 2x")
             png = (built(script).parent / link).read_bytes()
-            size = {name: int(tag[name]) for name in ("width", "height")}
-            expected[-1].append((png, size))
+            about = {name: int(tag[name]) for name in ("width", "height")}
+            expected[-1].append((png, about | {"alt": tag["alt"]}))
         else:
             expected[-1].append(tag.pre.get_text().strip())
     outputs = []
@@ -213,6 +217,18 @@ def test_the_notebook_runs_and_runs_again(script, soup, notebook, log, tmp_path)
     assert len(drawn) == len(soup.select("img.sphx-glr-single-img.only-light"))
     assert not [o for o in outputs if o.output_type == "execute_result"]
     assert ast.literal_eval(again.outputs[0].text)["num_seeds"] > 1
+
+
+@pytest.mark.parametrize("script", [FAST], indirect=True)
+def test_a_notebook_without_a_display_names_the_file_of_its_figure(notebook, tmp_path):
+    client = NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}})
+    with client.setup_kernel(env={**REAL_DATA, "MPLBACKEND": "agg"}):
+        for number, cell in enumerate(notebook.cells):
+            client.execute_cell(cell, number)
+    *_, last = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    errors = [x.text for x in last.outputs if x.get("name") == "stderr"]
+    (figure,) = tmp_path.glob("*.png")
+    assert errors == [f"There is no display. The figure is in {figure}\n"]
 
 
 def make_kernel(folder):

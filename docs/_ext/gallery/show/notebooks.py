@@ -43,7 +43,7 @@ for need in (Requirement(text) for _, text in requirements):
         sys.exit(f"{{old}}: run %pip install '{{need}}' and restart the kernel")"""
 METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-    "language_info": {"name": "python"},
+    "language_info": {"name": "python", "file_extension": ".py"},
 }
 RESULT = "output_result"  # sphinx-gallery's class for HTML that code ends in
 LINKED = "code_links_block"  # sphinx-gallery's node for code
@@ -128,11 +128,12 @@ def image_output(app, node):
     """Return a figure of the page as output of a cell, at twice the density."""
     path = beside(Path(app.srcdir, node["uri"].lstrip("/")), "_2x")
     png = base64.b64encode(path.read_bytes()).decode()
-    size = {name: int(node[name]) for name in ("width", "height")}
+    about = {name: int(node[name]) for name in ("width", "height")}
+    about["alt"] = node["alt"]  # nbconvert puts it into HTML
     return v4.new_output(
         "display_data",
         {"image/png": png, "text/plain": node["alt"]},
-        metadata={"image/png": size},
+        metadata={"image/png": about},
     )
 
 
