@@ -94,8 +94,9 @@ intersphinx_mapping = {
 
 html_theme = "sphinx_book_theme"
 html_title = project
-html_context = {"default_mode": "auto"}
+html_context = {"default_mode": "auto", "repository": gallery_repository}
 html_theme_options = {
+    "footer_content_items": ["copyright.html", "licence.html"],
     "home_page_in_toc": True,
     "navbar_persistent": [],  # the side bar has the search
     "use_download_button": False,  # each page has downloads of its own

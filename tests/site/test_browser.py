@@ -321,6 +321,26 @@ def test_search(page, site_url, path):
     page.locator(f"#search-results a[href*='{path}']").first.click()
     page.wait_for_load_state()
     assert urlsplit(page.url).path == f"/{path}"
+    marked = page.locator("article h1 .highlighted").all_inner_texts()
+    assert [text.lower() for text in marked] == [word.lower()]
+
+
+def test_icons_are_seen(page, site_url):
+    """Each is a sign of a font that has arrived."""
+    page.goto(f"{site_url}/{PLOT}")
+    icons = page.locator("i[class*='fa-']:visible, span[class*='fa-']:visible")
+    assert icons.count() > 3
+    page.evaluate("document.fonts.ready")
+    for icon in icons.all():
+        family, sign = icon.evaluate("""icon => {
+            const style = getComputedStyle(icon, "::before");
+            return [style.fontFamily, style.content];
+        }""")
+        assert "Font Awesome" in family
+        assert re.match('"[\ue000-\uf8ff]"', sign)  # what fonts may use for their own
+    families = page.evaluate("""() => [...document.fonts]
+        .filter(font => font.status == "loaded").map(font => font.family)""")
+    assert any("Font Awesome" in family for family in families)
 
 
 @pytest.mark.parametrize(

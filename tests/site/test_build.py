@@ -328,6 +328,9 @@ def test_a_build_that_knows_where_it_will_be(fresh):
     assert (fresh / place).exists()
     (commit,) = page.select(".page-foot + dl a")
     assert commit["href"] == f"https://github.com/owner/name/commit/{head}"
+    links = [x["href"] for x in page.select("footer.bd-footer-content a")]
+    source = "https://github.com/owner/name"
+    assert links[-2:] == [source, f"{source}/issues"]
     (graph,) = page.select("meta[property='og:image']")
     assert graph["content"].startswith("https://owner.example/name/_images/")
     sitemap = (fresh / "html/sitemap.xml").read_text()

@@ -57,6 +57,37 @@ def test_caches_have_downloads_and_what_was_compiled_alone():
     assert "cache" not in str(WORKFLOWS["pages"])
 
 
+def test_notebooks_get_a_branch(tmp_path):
+    """The steps of the workflow, on what a build leaves, with a local repository."""
+    workflow = WORKFLOWS["pages"]
+    runs = {
+        name: [step["run"] for step in job["steps"] if "run" in step]
+        for name, job in workflow["jobs"].items()
+    }
+    notebook = "docs/auto_examples/deep_learning/plot_x.ipynb"
+    old = tmp_path / notebook.replace("plot_x", "plot_old")
+    old.parent.mkdir(parents=True)
+    git("init", "--bare", "remote", cwd=tmp_path)
+    env = os.environ | workflow["env"] | {"GITHUB_SHA": "0123"}
+    env |= {"REMOTE": str(tmp_path / "remote")}
+    branch = env["NOTEBOOK_BRANCH"]
+    for file in (old, tmp_path / notebook):
+        file.write_text(file.name)
+        for code in (runs["build"][-1], runs["notebooks"][-1]):
+            subprocess.run(["bash", "-ec", code], cwd=tmp_path, env=env, check=True)
+        shutil.rmtree(tmp_path / "built")
+        file.unlink()
+    # Of the second run alone, at the place that the link of a page names.
+    shown = git("ls-tree", "-r", "--name-only", branch, cwd=tmp_path / "remote").stdout
+    assert shown.splitlines() == [notebook]
+    log = git("log", "--format=%s", branch, cwd=tmp_path / "remote").stdout
+    assert log == "Notebooks of 0123\n"
+    # Each right is of the one job that needs it.
+    rights = {name: job["permissions"] for name, job in workflow["jobs"].items()}
+    assert [x for x in rights if rights[x].get("contents") == "write"] == ["notebooks"]
+    assert rights["notebooks"] == {"actions": "read", "contents": "write"}
+
+
 def test_updates_wait_until_others_have_tried_them():
     updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
     assert updates

@@ -383,6 +383,27 @@ def test_every_page_is_valid_html(tmp_path):
         check_html(broken)
 
 
+def test_titles_tell_pages_apart():
+    """Each is that of the page, then of the site; the home page has that alone."""
+    titles = [read(page).title.get_text() for page in HTML]
+    assert len(set(titles)) == len(titles)
+    assert "Stochastic solver gallery" in titles
+    assert all(title.count("Stochastic solver gallery") == 1 for title in titles)
+
+
+def test_every_page_tells_its_licence():
+    for page in HTML:
+        (footer,) = read(page).select("footer.bd-footer-content")
+        text = " ".join(footer.get_text().split())
+        assert "Apache License 2.0" in text and "To cite a page" in text
+
+
+def test_icons_come_once():
+    """As a font, and not as a script, too."""
+    for page in HTML:
+        assert not read(page).select("script[src*=fontawesome]")
+
+
 def test_sitemap_names_the_pages():
     sitemap = ElementTree.parse(SITE / "sitemap.xml").getroot()
     assert sitemap.tag == "{http://www.sitemaps.org/schemas/sitemap/0.9}urlset"
