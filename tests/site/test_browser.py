@@ -325,6 +325,53 @@ def test_search(page, site_url, path):
     assert [text.lower() for text in marked] == [word.lower()]
 
 
+def test_printing_from_dark_mode(browser, site_url):
+    """Light, with folds open and figures loaded; then all is as it was."""
+    with browser.new_context(**options("dark")) as context:
+        page = context.new_page()
+        page.goto(f"{site_url}/{PLOT}")
+        state = """() => ({
+            theme: document.documentElement.dataset.theme,
+            closed: document.querySelectorAll("article details:not([open])").length,
+            lazy: document.querySelectorAll("img[loading=lazy]").length,
+        })"""
+        before = page.evaluate(state)
+        assert before["theme"] == "dark" and before["closed"] and before["lazy"]
+        page.evaluate(
+            f"addEventListener('beforeprint', () => window.printed = ({state})())"
+        )
+        assert page.pdf().startswith(b"%PDF")
+        printed = page.evaluate("window.printed")
+        assert printed == {"theme": "light", "closed": 0, "lazy": 0}
+        assert page.evaluate(state) == before | {"lazy": 0}
+
+
+def test_the_focus_is_seen_in_the_bar_at_the_top(page, site_url):
+    page.goto(f"{site_url}/{PLOT}")
+    seen = 0
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        outline = page.evaluate("""() => {
+            const focus = document.activeElement;
+            if (!focus.matches(".bd-header-article button")) return null;
+            return getComputedStyle(focus).outlineStyle;
+        }""")
+        assert outline in (None, "solid")
+        seen += outline == "solid"
+    assert seen >= 2
+
+
+def test_copy_buttons_are_seen_by_touch(browser, site_url):
+    touch = {"has_touch": True, "is_mobile": True}
+    for more, opacity in ((touch, "1"), ({}, "0")):
+        with browser.new_context(**options(width=375, **more)) as context:
+            page = context.new_page()
+            page.goto(f"{site_url}/index.html")
+            button = page.locator("button.copybtn").first
+            shown = button.evaluate("button => getComputedStyle(button).opacity")
+            assert shown == opacity
+
+
 def test_icons_are_seen(page, site_url):
     """Each is a sign of a font that has arrived."""
     page.goto(f"{site_url}/{PLOT}")

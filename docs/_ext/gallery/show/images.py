@@ -14,11 +14,23 @@ from gallery.run.figures import beside, description_id
 logger = logging.getLogger(__name__)
 
 # The theme sets the mode after it has read the page; until then, a browser would show,
-# and fetch, both images of two.
+# and fetch, both images of two. Paper is white, and nobody can unfold what is printed.
 MODE = """{
 const {dataset} = document.documentElement;
 const {matches} = matchMedia("(prefers-color-scheme: dark)");
 if (dataset.theme == "auto") dataset.theme = matches ? "dark" : "light";
+let theme, folds;
+addEventListener("beforeprint", () => {
+    theme = dataset.theme;
+    folds = [...document.querySelectorAll("details:not([open])")];
+    dataset.theme = "light";
+    for (const image of document.images) image.loading = "eager";
+    for (const fold of folds) fold.open = true;
+});
+addEventListener("afterprint", () => {
+    dataset.theme = theme;
+    for (const fold of folds) fold.open = false;
+});
 }"""
 
 
