@@ -103,8 +103,11 @@ def test_an_address_gets_its_last_slash(fresh):
 def test_settings_that_are_empty_are_not_set(fresh):
     write_script(fresh)
     names = "SITE_URL", "GITHUB_REPOSITORY", "NOTEBOOK_BRANCH", "SOURCE_DATE_EPOCH"
-    run = build(fresh, **dict.fromkeys(names, ""))
+    run = build(fresh, **dict.fromkeys(names, ""), CI="true")
     assert run.returncode == 0, run.stderr
+    # What may be published by mistake is told.
+    line = "SITE_URL is not set: sitemap and previews name http://localhost:8000/"
+    assert line in run.stdout
     assert (
         "http://localhost:8000/index.html" in (fresh / "html/sitemap.xml").read_text()
     )

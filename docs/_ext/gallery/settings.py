@@ -1,8 +1,13 @@
 """Check what the environment sets, before a page runs."""
 
+import os
 import re
 import sys
 from urllib.parse import urlsplit
+
+from sphinx.util import logging
+
+logger = logging.getLogger(__name__)
 
 # The year 9999 ends after as many seconds: no date is later.
 LAST = 253_402_300_799
@@ -46,3 +51,6 @@ def check(app, config):
     for name, (value, right, wanted) in checks.items():
         if not right:
             sys.exit(f"{name} is {value!r}, but must be {wanted}: change or unset it")
+    if os.environ.get("CI") and not os.environ.get("SITE_URL"):
+        url = config.html_baseurl
+        logger.info("SITE_URL is not set: sitemap and previews name %s", url)
