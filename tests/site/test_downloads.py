@@ -177,8 +177,8 @@ def test_the_notebook_has_the_output_of_the_page(script, soup, notebook):
         elif tag.name == "img":
             link = tag["srcset"].split(", ")[1].removesuffix(" 2x")
             png = (built(script).parent / link).read_bytes()
-            about = {name: int(tag[name]) for name in ("width", "height")}
-            expected[-1].append((png, about | {"alt": tag["alt"]}))
+            size = {name: int(tag[name]) for name in ("width", "height")}
+            expected[-1].append((png, size))
         else:
             expected[-1].append(tag.pre.get_text().strip())
     outputs = []

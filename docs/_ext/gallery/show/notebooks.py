@@ -128,12 +128,11 @@ def image_output(app, node):
     """Return a figure of the page as output of a cell, at twice the density."""
     path = beside(Path(app.srcdir, node["uri"].lstrip("/")), "_2x")
     png = base64.b64encode(path.read_bytes()).decode()
-    about = {name: int(node[name]) for name in ("width", "height")}
-    about["alt"] = node["alt"]  # nbconvert puts it into HTML
+    size = {name: int(node[name]) for name in ("width", "height")}
     return v4.new_output(
         "display_data",
         {"image/png": png, "text/plain": node["alt"]},
-        metadata={"image/png": about},
+        metadata={"image/png": size},
     )
 
 
