@@ -94,7 +94,7 @@ intersphinx_mapping = {
 
 html_theme = "sphinx_book_theme"
 html_title = project
-html_context = {"default_mode": "auto", "repository": gallery_repository}
+html_context = {"default_mode": "light", "repository": gallery_repository}
 html_theme_options = {
     "footer_content_items": ["copyright.html", "licence.html"],
     "home_page_in_toc": True,

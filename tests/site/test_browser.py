@@ -346,6 +346,25 @@ def test_printing_from_dark_mode(browser, site_url):
         assert page.evaluate(state) == before | {"lazy": 0}
 
 
+@pytest.mark.parametrize("path", ["index.html", PLOT])
+def test_without_scripts(browser, site_url, mode, path):
+    """Colours of the light mode, whatever the screen's, and no button without use."""
+    colours = """() => ["body", "a.reference"].map(
+        name => getComputedStyle(document.querySelector(`${name}`)).color)"""
+    with browser.new_context(**options()) as context:
+        page = context.new_page()
+        page.goto(f"{site_url}/{path}")
+        expected = page.evaluate(colours)
+        assert page.locator("button:visible").count()
+    with browser.new_context(**options(mode, java_script_enabled=False)) as context:
+        page = context.new_page()
+        page.goto(f"{site_url}/{path}")
+        assert page.evaluate(colours) == expected
+        assert not page.locator("button:visible").count()
+        assert not page.locator(".only-dark:visible").count()
+        assert page.locator(".only-light:visible").count()
+
+
 def test_the_focus_is_seen_in_the_bar_at_the_top(page, site_url):
     page.goto(f"{site_url}/{PLOT}")
     seen = 0
