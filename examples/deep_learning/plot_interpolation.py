@@ -6,25 +6,26 @@
 r"""
 When do Polyak and Armijo steps converge?
 =========================================
-A Polyak step takes each minibatch for the whole: it goes where the loss *of the
-minibatch* would be zero. That is safe if parameters exist at which every minibatch has
-a loss of zero. Then the model interpolates the labels. Is it label noise that prevents
-this, or a lack of parameters? Five solvers answer on least squares:
+A Polyak step acts as if the minibatch were all the data: it steps to where the loss *of
+the minibatch* would be zero if it were linear. This is safe if some parameters give
+every minibatch a loss of zero. Such a model is said to *interpolate* its labels. Is it
+label noise that prevents this, or a lack of parameters? We try five solvers on four
+least-squares problems:
 
 - :func:`SPS_max <optax.polyak_sgd>`, the Polyak step :math:`f / \|\nabla f\|^2`, up to
   a cap [1]_;
 - :func:`Armijo <optax.scale_by_backtracking_linesearch>`, a line search on the
   minibatch [2]_;
-- DecSPS, a Polyak step that shrinks [3]_, written on this page;
+- DecSPS, a Polyak step that shrinks over time [3]_, which this page implements;
 - :func:`SGD <optax.sgd>` with a constant step size, and with one that shrinks.
 
-Least squares is the plainest problem that has both cases, not a network.
+Least squares is a simple problem that can be interpolated or not. It is not a network.
 """
 
 # %%
 # Settings
 # --------
-# As on :doc:`the first page <plot_sgd_solvers>`, they are flags.
+# As on :doc:`the first page <plot_sgd_solvers>`, settings are flags of the script.
 import os
 import sys
 from functools import partial
@@ -43,7 +44,8 @@ _ = number("noise", 0.5, "standard deviation of the noise in labels", 0, 1e3)
 
 
 # %%
-# A notebook's arguments are for its kernel, so there the defaults hold.
+# In a notebook, ``sys.argv`` belongs to Jupyter, so the defaults are used. To change a
+# setting there, edit its default above.
 def parse(argv):
     """Return the settings in ``argv``, or exit with one line on what is wrong."""
     FLAGS.unparse_flags()
@@ -74,8 +76,9 @@ import optax
 # %%
 # Data
 # ----
-# Labels are a linear function of 400 features, with noise or without. There are 200 of
-# them: a model of all features has parameters to spare, one of the first 50 too few.
+# There are 200 examples with 400 features. Labels are a linear function of the
+# features, with or without noise. A model with all 400 features can interpolate them; a
+# model with only the first 50 cannot.
 def draw_data(settings, seed):
     """Return features (200, 400), labels (200,), and the same labels with noise."""
     random = np.random.default_rng(seed)
@@ -115,8 +118,8 @@ def mean_square(params, features, labels):
 # %%
 # Solvers
 # -------
-# DecSPS divides its steps by :math:`\sqrt{k + 1}`, and never lets the Polyak ratio that
-# it divides grow again. As a transformation of Optax:
+# At step :math:`k`, DecSPS divides the smallest Polyak ratio so far by
+# :math:`\sqrt{k + 1}`. As a transformation of Optax:
 class DecSPSState(NamedTuple):
     """The number of steps made, and the smallest ratio so far."""
 
@@ -145,10 +148,9 @@ def dec_sps(cap):
 
 
 # %%
-# A contender is an entry: how it is made from the largest smoothness constant of an
-# example, :math:`L`. Only the two kinds of SGD need that. The caps are out of reach,
-# and the line search asks for half of the decrease that the gradient promises, as its
-# theory does.
+# Each entry makes a solver from :math:`L`, the largest smoothness constant of any
+# example. Only SGD uses :math:`L`. The caps are too large to matter. The line search
+# demands half the decrease that the gradient predicts, as in its theory.
 SEARCH = partial(optax.scale_by_backtracking_linesearch, 30, slope_rtol=0.5)
 METHODS = {
     "SPS_max": lambda smoothness: optax.polyak_sgd(max_learning_rate=1.0),
@@ -164,7 +166,8 @@ METHODS = {
 # %%
 # Training
 # --------
-# A run is one ``scan``. Its gap is the loss of all data, less the least possible one.
+# A run is one ``scan``. The *gap* is the loss on all data minus the least possible
+# loss.
 @partial(jax.jit, static_argnums=0)
 def gaps(make, features, labels, rows):
     """Return the gaps before every fortieth step, (points,), and the least loss.
@@ -206,8 +209,8 @@ def print_gaps(title, least, curves):
 # %%
 # Figure
 # ------
-# Lines are medians of the seeds, bands reach from the lowest to the highest.
-# Of the palette of Okabe and Ito, for all readers.
+# Lines are medians over seeds, and bands run from the lowest seed to the highest.
+# Okabe and Ito's palette, which is readable with colour-vision deficiencies.
 COLORS = "#0072b2", "#009e73", "#d55e00", "#cc79a7", "black"
 DASHES = "-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))
 
@@ -262,7 +265,8 @@ def run_main(main, argv):
 
 
 # %%
-# Double precision leaves room to see a gap shrink. Seeds run side by side, by ``vmap``.
+# Some gaps shrink below :math:`10^{-9}`, which takes double precision. ``vmap`` runs
+# all seeds at once.
 def main(argv):
     """Solve every problem with every solver; return {title: {name: gaps}}."""
     settings, results = parse(argv), {}
@@ -286,22 +290,24 @@ if __name__ == "__main__":
 # %%
 # Discussion
 # ----------
-# Too few parameters stop Polyak and Armijo steps, label noise does not. With 400
-# parameters the least loss is zero, whatever the labels are: gaps shrink at a steady
-# rate, to less than :math:`10^{-9}`, where constant SGD is still above :math:`10^{-5}`.
-# With 50 parameters minibatches disagree, and both rules stall near the gap from which
-# they started. A wrong lower bound is not to blame: ten labels and 50 parameters make
-# zero the least loss of every minibatch. Theory promises no more than a neighbourhood
-# of the solution, as wide as the least loss of all data is above those of the
-# minibatches [1]_ [2]_.
+# Too few parameters stop Polyak and Armijo. With enough parameters, label noise does
+# not. With 400 parameters the least loss is zero, with or without noise. The gaps of
+# both rules shrink exponentially, below :math:`10^{-9}`, while constant SGD ends above
+# :math:`10^{-5}`. With 50 parameters, minibatches disagree, and both rules stall near
+# the gap from which they started. Polyak also assumes that the loss of each minibatch
+# can reach zero. With 10 labels and 50 parameters it can, but not for all minibatches
+# at the same parameters. Theory promises convergence only to a neighbourhood of the
+# solution. Its size grows with the difference between the least loss of all data and
+# the average least loss of the minibatches [1]_ [2]_.
 #
-# DecSPS repairs it: its median ends more than fifty times below theirs, and below that
-# of either SGD. The repair has a price: where a model does interpolate, DecSPS is
-# slower than constant SGD, and it is for the reader to know which case is theirs.
-# Networks are not least squares: what they can interpolate, they must first learn.
+# DecSPS fixes this: its median gap ends more than fifty times below those of Polyak and
+# Armijo, and below those of both kinds of SGD. The fix has a price: where a model does
+# interpolate, DecSPS is slower than constant SGD, so you have to know which case you
+# are in.
 #
-# Too few is a matter of the labels, too: with ``--num_relevant=50`` these depend on the
-# first 50 features alone. Then 50 parameters are enough, until the labels have noise.
+# Whether 50 parameters are too few depends on the labels. With ``--num_relevant=50``,
+# the labels depend only on the first 50 features. Then 50 parameters are enough, but
+# only without noise.
 #
 # .. rubric:: References
 #

@@ -403,7 +403,7 @@ def run_main(main, argv):
 
 
 # %%
-# Minibatches and initial parameters of a seed are the same for all.
+# For each seed, all rows get the same minibatches and the same initial parameters.
 def main(argv):
     """Compare all pairs from every seed; return the numbers of both tables."""
     settings, starts, (examples,) = parse(argv), [], load("fashion_mnist", "train")[0]

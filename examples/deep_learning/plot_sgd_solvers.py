@@ -9,25 +9,30 @@
 r"""
 Comparison of different SGD algorithms
 ======================================
-What do step sizes that adapt to each minibatch buy over constant ones? Four solvers
-train one small image classifier, without momentum, at popular default settings:
+What do you gain when the step size adapts to each minibatch, instead of staying
+constant? Four solvers train the same small image classifier. None uses momentum, and
+each runs at one common setting:
 
-- :class:`Polyak SGD <jaxopt.PolyakSGD>` computes its step size from the loss and
-  gradient of the minibatch, :math:`f / \|\nabla f\|^2` up to a cap [1]_;
-- :class:`Armijo SGD <jaxopt.ArmijoSGD>` finds its step size by a line search on the
-  minibatch [2]_;
-- :func:`RMSProp <optax.rmsprop>` divides a constant one by the recent magnitude of each
-  coordinate of the gradient;
-- :func:`SGD <optax.sgd>` takes the constant one as it is.
+- :class:`Polyak SGD <jaxopt.PolyakSGD>` takes the step at which a linear model of the
+  minibatch's loss reaches zero, :math:`f / \|\nabla f\|^2`, but never more than a cap
+  [1]_;
+- :class:`Armijo SGD <jaxopt.ArmijoSGD>` tries step sizes on the minibatch until the
+  loss falls by enough [2]_;
+- :func:`RMSProp <optax.rmsprop>` divides a constant step size by the root of a running
+  mean of the squared gradient, coordinate by coordinate;
+- :func:`SGD <optax.sgd>` uses a constant step size.
 
-Five seeds tell merit from luck, but not a solver from the setting it was given.
+Each solver runs from five random seeds, to show how much is luck. But each runs at one
+setting only, so this compares settings as much as solvers. JAXopt is no longer
+maintained: :doc:`plot_jaxopt_to_optax` shows what replaces it.
 """
 
 # %%
 # Settings
 # --------
-# They are a script's flags. They come before the slow imports, to answer a mistyped one
-# at once, and in a registry of the page's own, so that a notebook can rerun this cell.
+# Settings are flags of the script. They are read before the slow imports, so that a
+# typo is reported at once. A ``FlagValues`` of its own lets a notebook run this cell
+# twice.
 import os
 import sys
 from contextlib import suppress
@@ -54,7 +59,8 @@ _ = number("gd_stepsize", 1e-1, "constant step size of SGD", 1e-6, 1e6)
 
 
 # %%
-# A notebook's arguments are for its kernel, so there the defaults hold.
+# In a notebook, ``sys.argv`` belongs to Jupyter, so the defaults are used. To change a
+# setting there, edit its default above.
 def parse(argv):
     """Return the settings in ``argv``, or exit with one line on what is wrong."""
     FLAGS.unparse_flags()
@@ -88,9 +94,10 @@ from scipy.ndimage import uniform_filter1d
 # %%
 # Data
 # ----
-# A download has a time limit, since TensorFlow Datasets waits for a silent server for
-# ever, and another process may finish first. All is read, and kept, before it is used,
-# which tells what is damaged.
+# TensorFlow Datasets would wait forever for a server that does not answer, so we
+# download with a time limit. If another process prepares the same data first, we use
+# that. We read every example once before training, so that a damaged file is noticed
+# now.
 def load(dataset, *splits):
     """Return splits of a data set, as a list, and its info; exit if it is not whole."""
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or TensorFlow talks of it
@@ -115,8 +122,8 @@ def load(dataset, *splits):
 
 
 # %%
-# A seed's minibatches are drawn once and every solver is given the same list, because a
-# shuffled pipeline has another order each time it is read.
+# Every solver gets the same minibatches in the same order. We store them in a list,
+# because a shuffled pipeline changes its order each time it is read.
 def draw_minibatches(examples, settings, seed):
     """Return maxiter + 2 pairs: uint8 (batch_size, height, width, channels), labels."""
     examples = examples.repeat().shuffle(10 * settings.batch_size, seed=seed)
@@ -127,9 +134,10 @@ def draw_minibatches(examples, settings, seed):
 # %%
 # Model
 # -----
-# At the defaults it has 6,794 parameters, and a run trains on 12,928 of 60,000 images,
-# 0.22 of an epoch. Its convolutions are matrix products, of a kernel and the windows it
-# slides over, with the minibatch innermost: on a CPU, steps are three times as fast.
+# The network has 6,794 parameters. A run trains on 12,928 of 60,000 images,
+# 0.22 of an epoch, so we look at the start of training. Convolutions are written as
+# matrix products, of a kernel and the windows that it slides over, and the batch is the
+# last axis: on a CPU, steps are three times as fast.
 class CNN(nn.Module):
     """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
 
@@ -165,7 +173,8 @@ def loss_fun(net, count, params, images, labels):
 # %%
 # Solvers
 # -------
-# A contender is an entry: its name in the log, its label in the figure, the solver.
+# Each entry has the name of the solver in the log, its label in the figure, and the
+# solver.
 def make_solvers(fun, settings):
     """Return {name: (label, solver)} for ``fun(params, images, labels)``."""
     cap, stepsize = settings.max_stepsize, settings.rmsprop_stepsize
@@ -185,8 +194,8 @@ def make_solvers(fun, settings):
 # %%
 # Training
 # --------
-# The first minibatch initializes a solver and warms it up, each other one makes a step:
-# one call of one compiled function, whose state carries what is logged.
+# The first minibatch initializes a solver and compiles its update. Each other minibatch
+# makes a step. The state of the solver carries what is logged.
 def train(solver, count, starts):
     """Train from each (params, minibatches); return logs, parameters and costs.
 
@@ -227,8 +236,9 @@ def print_log(name, log, seconds):
 
 
 # %%
-# The table counts evaluations of the loss together with its gradient, which each step
-# needs. A line search needs further ones without gradient: each counts as a third.
+# Cost is counted in gradients per step. Every step needs the loss with its gradient
+# once. A loss without its gradient costs about a third of that, so each further
+# evaluation by a line search adds 1/3.
 def accuracy(predict, params, minibatches):
     """Return the share of images whose label has the largest logit."""
     hits = [predict(params, x).argmax(-1) == labels for x, labels in minibatches]
@@ -248,8 +258,9 @@ def print_table(table):
 # %%
 # Figure
 # ------
-# A line is the median of the seeds, its band reaches from the lowest to the highest.
-# Losses are means of five around a step. Dashes serve readers whom colours do not.
+# Lines are medians over seeds, and bands run from the lowest seed to the highest.
+# Losses are averaged over five neighbouring steps. Dashes tell the lines apart without
+# colour.
 def plot_curves(curves, title):
     """Draw {label: logs}, each (seeds, steps, 3): step sizes above, losses below."""
     with plt.style.context("seaborn-v0_8-colorblind"):
@@ -293,7 +304,7 @@ def run_main(main, argv):
 
 
 # %%
-# Minibatches and initial parameters of a seed are the same for all solvers.
+# For each seed, all solvers get the same minibatches and the same initial parameters.
 def main(argv):
     """Train every solver from every seed; return its logs and its row of the table."""
     settings = parse(argv)
@@ -324,16 +335,18 @@ if __name__ == "__main__":
 # %%
 # Discussion
 # ----------
-# The line search lowers the loss fastest at first. After a hundred iterations the four
-# medians are close, and the ranges of test accuracy overlap: five seeds name no winner.
-# Armijo's step sizes stay below 0.2 from iteration 20 on, for 1.4 evaluations a step.
-# Polyak's keep varying more than tenfold, and where it ends is as unsteady: a rounding
-# error in the initial parameters moves its accuracy as much as another seed does.
+# The line search lowers the loss fastest at first. After 100 steps the median training
+# losses are close and the ranges of test accuracy overlap, so these runs do not show
+# which solver is best. From iteration 20 on, Armijo's step sizes stay below 0.2. With
+# its search, a step costs 1.4 gradients instead of 1. Polyak's step sizes keep varying
+# more than tenfold. Its end is as unsteady: a rounding error in the initial parameters
+# changes the final accuracy as much as another seed.
 #
-# Tuning buys more than adapting: with ``--rmsprop_stepsize=0.01``, RMSProp has a median
-# accuracy of 0.75, the highest of all. And the theory of the adaptive rules needs
-# interpolation, parameters at which every minibatch has a loss of zero: here losses are
-# still near one when the runs end.
+# One setting can matter more than the solver: with ``--rmsprop_stepsize=0.01``, RMSProp
+# has a median accuracy of 0.75, the highest of all. Theory promises fast convergence
+# for Polyak and Armijo only if some parameters give every minibatch a loss of zero.
+# After 0.22 of an epoch, with losses still near 1, these runs cannot show whether there
+# are such parameters. :doc:`plot_interpolation` tries it where the theory applies.
 #
 # .. rubric:: References
 #

@@ -9,26 +9,27 @@
 r"""
 How wrong can my step size be?
 ==============================
-A step size is a guess, and so is the cap of a step size that adapts. How far may it be
-from the best one before training suffers? Eight solvers train a small network with
-eleven step sizes each, over five decades:
+You have to guess a step size. Rules such as Polyak's only replace it by another guess:
+the cap, which is the largest step size that they may take. How far off may your guess
+be before training suffers? Eight solvers train a small network with eleven step sizes
+each, from 0.001 to 100:
 
-- :func:`SGD <optax.sgd>`; with its step size as a mere cap, :func:`Polyak
-  <optax.polyak_sgd>` [1]_ and :func:`Armijo
-  <optax.scale_by_backtracking_linesearch>` [2]_;
-- :func:`SGD with momentum <optax.sgd>`; with a cap, :func:`MoMo <optax.contrib.momo>`
-  [3]_;
-- :func:`RMSProp <optax.rmsprop>` and :func:`Adam <optax.adam>`; with a cap,
-  :func:`MoMo-Adam <optax.contrib.momo_adam>` [3]_.
+- plain: :func:`SGD <optax.sgd>`, and :func:`Polyak <optax.polyak_sgd>` [1]_ and
+  :func:`Armijo <optax.scale_by_backtracking_linesearch>` [2]_, which use the step size
+  only as a cap;
+- with momentum: :func:`SGD with momentum <optax.sgd>`, and :func:`MoMo
+  <optax.contrib.momo>` [3]_ with a cap;
+- scaled per coordinate: :func:`RMSProp <optax.rmsprop>` and :func:`Adam <optax.adam>`,
+  and :func:`MoMo-Adam <optax.contrib.momo_adam>` [3]_ with a cap.
 
-What is wrong by a factor of ten for one network need not be for another: this is one
-network, on one data set, for 300 steps.
+These are results for one network, one data set and 300 steps. Another network may be
+more or less sensitive.
 """
 
 # %%
 # Settings
 # --------
-# As in :doc:`the first page <plot_sgd_solvers>`, they are flags.
+# As on :doc:`the first page <plot_sgd_solvers>`, settings are flags of the script.
 import os
 import sys
 from contextlib import suppress
@@ -49,7 +50,8 @@ _ = number("tolerance", 0.15, "part of the best loss that a good one may add", 0
 
 
 # %%
-# A notebook's arguments are for its kernel, so there the defaults hold.
+# In a notebook, ``sys.argv`` belongs to Jupyter, so the defaults are used. To change a
+# setting there, edit its default above.
 def parse(argv):
     """Return the settings in ``argv``, or exit with one line on what is wrong."""
     FLAGS.unparse_flags()
@@ -76,14 +78,14 @@ import optax
 import requests
 import tensorflow_datasets as tfds
 
-# In the middle of each pair of powers of ten, too.
+# Powers of ten, and one value between each two.
 STEPSIZES = np.logspace(-3, 2, 11)
 
 
 # %%
 # Data
 # ----
-# It is loaded as on :doc:`the first page <plot_sgd_solvers>`.
+# The data is loaded as on :doc:`the first page <plot_sgd_solvers>`.
 def load(dataset, *splits):
     """Return splits of a data set, as a list, and its info; exit if it is not whole."""
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or TensorFlow talks of it
@@ -128,7 +130,7 @@ def draw_runs(images, labels, settings):
 # %%
 # Model
 # -----
-# A hidden layer of 32 units: 6,634 parameters.
+# The network has one hidden layer of 32 units, and 6,634 parameters in all.
 class MLP(nn.Module):
     """Map images (batch, 196) to logits (batch, 10)."""
 
@@ -148,7 +150,8 @@ def mean_loss(net, params, images, labels):
 # %%
 # Solvers
 # -------
-# A contender is an entry: its row in the figure, and how it is made of a step size.
+# Each entry has the row of its panel in the figure, and a function from the step size
+# to the solver.
 def armijo(cap):
     """Return SGD with a backtracking line search that starts at most at ``cap``."""
     search = optax.scale_by_backtracking_linesearch(30, 0.1, max_learning_rate=cap)
@@ -170,7 +173,7 @@ SOLVERS = {
 # %%
 # Training
 # --------
-# A run is one ``scan`` over its minibatches.
+# A run is one ``scan`` over the minibatches.
 def run(make, net, stepsize, params, minibatches):
     """Return the parameters after a step of ``make(stepsize)`` for each minibatch."""
     solver = optax.with_extra_args_support(make(stepsize))
@@ -190,8 +193,8 @@ def run(make, net, stepsize, params, minibatches):
 
 # %%
 # One compiled call makes all runs of a solver: ``vmap`` adds an axis for step sizes,
-# ``map`` one for seeds. That takes them in turn, so that what a step reads fits into
-# the processor's cache; with a second ``vmap`` it would not.
+# ``map`` one for seeds. ``map`` takes seeds in turn, so that what a step reads fits
+# into the processor's cache; with a second ``vmap`` it would not.
 @partial(jax.jit, static_argnums=(0, 1))
 def sweep(make, net, stepsizes, starts):
     """Return the last parameters, each leaf (seeds, stepsizes, ...).
@@ -217,7 +220,7 @@ def evaluate(net, params, train, test):
 # Results
 # -------
 # The good range of a solver is where its loss is at most 15% above its best. Its width
-# is read off the curve, straight between two step sizes in the figure's scales.
+# is read off the curve, drawn as straight lines on log scales.
 def good_width(losses, tolerance):
     """Return how many decades of step sizes have a loss near the least of ``losses``.
 
@@ -247,8 +250,8 @@ def print_ranges(results, tolerance):
 # %%
 # Figure
 # ------
-# Beside a solver stand those that take its step size as a cap. Lines are medians of the
-# seeds, bands reach from the lowest to the highest.
+# Each row has a family of solvers: some take the step size as it is, others as a cap.
+# Lines are medians of the seeds, bands reach from the lowest to the highest.
 def plot_sweep(results):
     """Draw {name: (losses, accuracies)}, each (seeds, stepsizes), in their rows."""
     options = {"sharex": True, "sharey": "col", "layout": "constrained"}
@@ -297,7 +300,7 @@ def run_main(main, argv):
 
 
 # %%
-# Minibatches and initial parameters of a seed are the same for all solvers.
+# For each seed, all solvers get the same minibatches and the same initial parameters.
 def main(argv):
     """Train with each solver and step size; return {name: (losses, accuracies)}."""
     settings = parse(argv)
@@ -322,22 +325,24 @@ if __name__ == "__main__":
 # %%
 # Discussion
 # ----------
-# A cap may be far too large: at 100, three hundred times the best, Polyak and Armijo
-# steps end at less than twice their best loss. SGD with ten times its best step size
-# learns nothing (the loss of a guess is 2.3), and at 100 all solvers without a cap end
-# above ten. But a cap that is too small is a step size that is too small: up to 0.03,
-# Polyak and Armijo *are* SGD, and end where it does.
+# Too large a cap does Polyak and Armijo little harm: at 100, three hundred times the
+# best value, they end below twice their best loss. SGD with ten times its best step
+# size learns nothing (2.3 is the loss of guessing), and at 100 all solvers without a
+# cap end with a loss above 10. Too small a cap hurts them: up to 0.03 it always
+# applies, so they are the same as SGD.
 #
-# By the strict measure, 15% of the best loss, a step size is hard to guess: most good
-# ranges are about a decade wide, a factor of three to either side. Polyak's is
-# uncertain, from about one decade to more than two, since a large cap costs one seed
-# nothing and another much. MoMo's range is not wider than that of momentum, nor is
-# MoMo-Adam's much wider than Adam's: their caps prevent the worst, not a bad result. At
-# 100 MoMo-Adam ends far below Adam, and far above its own best.
+# By the strict measure, within 15% of the best loss, a step size is hard to guess. Most
+# good ranges are about a decade wide, so you have to be right within a factor of about
+# three. Polyak's range varies with the seed, from about one decade to more than two,
+# because a large cap harms some seeds and not others. MoMo's range is not wider than
+# that of momentum, and MoMo-Adam's is not much wider than Adam's. The caps of both
+# prevent divergence, not poor results: at 100, the loss of MoMo-Adam is far below that
+# of Adam, but far above its own best.
 #
-# By a looser measure, twice the best loss, two of the caps pay: try ``--tolerance=1``,
-# by which Polyak and Armijo are good over more than three decades, and nothing else is.
-# But all of this is one network: where losses come closer to zero, it may differ.
+# By a looser measure, within twice the best loss, Polyak and Armijo profit from their
+# caps. With ``--tolerance=1``, their good ranges are more than three decades wide, and
+# no other range is. All of this is one network. Where the loss gets closer to zero,
+# results may differ.
 #
 # .. rubric:: References
 #

@@ -242,7 +242,7 @@ def test_open_graph(script, soup):
 @flagship
 def test_parts_of_the_flagship(html):
     parts = [
-        html.find("p", string=re.compile("What do step sizes")),
+        html.find("p", string=re.compile("What do you gain")),
         html.select_one("li a[href*=PolyakSGD]"),
         *map(html.select_one, ("#settings", "#data", "#model", "#solvers")),
         *map(html.select_one, ("#training", "#results", "#figure")),
