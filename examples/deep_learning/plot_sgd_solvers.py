@@ -24,7 +24,7 @@ each runs at one common setting:
 
 Each solver runs from five random seeds, to show how much is luck. But each runs at one
 setting only, so this compares settings as much as solvers. JAXopt is no longer
-maintained: :doc:`plot_jaxopt_to_optax` shows what replaces it.
+maintained: :doc:`another page <plot_jaxopt_to_optax>` shows what replaces it.
 """
 
 # %%
@@ -346,7 +346,8 @@ if __name__ == "__main__":
 # has a median accuracy of 0.75, the highest of all. Theory promises fast convergence
 # for Polyak and Armijo only if some parameters give every minibatch a loss of zero.
 # After 0.22 of an epoch, with losses still near 1, these runs cannot show whether there
-# are such parameters. :doc:`plot_interpolation` tries it where the theory applies.
+# are such parameters. :doc:`Another page <plot_interpolation>` goes where the theory
+# applies.
 #
 # .. rubric:: References
 #
