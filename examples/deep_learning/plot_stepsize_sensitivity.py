@@ -280,7 +280,7 @@ def run_main(main, argv):
     """Call ``main(argv)``, then show its figure; exit with one line if that fails."""
     try:
         jax.devices()  # before data is read, which takes longer
-    except Exception as error:  # of many families
+    except (AssertionError, RuntimeError) as error:
         name = jax.config.jax_platforms
         sys.exit(f"JAX_PLATFORMS={name} finds no device, try cpu: {error!r:.200}")
     try:
