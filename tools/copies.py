@@ -11,7 +11,7 @@ import runpy
 
 from gallery import pages
 
-OWN = {"_", "main"}
+OWN = {"_", "main", "parse_flags", "STYLES"}
 
 
 def definitions(text):
