@@ -66,11 +66,11 @@ def run_page(page):
             contextlib.redirect_stdout(io.StringIO()) as log,
         ):
             patch.setattr(page, "CNN", Linear)
-            curves, table = page.main(["plot_sgd_solvers.py", *flags])
+            results, accuracies = page.main(["plot_sgd_solvers.py", *flags])
         figure = plt.gcf()
         plt.close(figure)
         return SimpleNamespace(
-            log=log.getvalue(), figure=figure, curves=curves, table=table
+            log=log.getvalue(), figure=figure, results=results, accuracies=accuracies
         )
 
     return run

@@ -131,9 +131,8 @@ def train(solver, update, evaluations, params, minibatches):
 # %%
 # Model and loss
 # --------------
-# The network has 6,794 parameters. On a CPU, convolutions are fastest as matrix
-# products, with the batch as the last axis: a step takes a third of the time that it
-# takes with ``nn.Conv``.
+# On a CPU, convolutions are fastest as matrix products, with the batch as the last axis:
+# a step takes a third of the time that it takes with ``nn.Conv``.
 def convolve(x, features):
     """Convolve x (channels, width, height, batch) with 3x3 kernels, zeros around it."""
     channels, width, height, batch = x.shape
@@ -151,6 +150,8 @@ def average_pool(x):
     return (x[:, :, 0::2] + x[:, :, 1::2]) / 4
 
 
+# %%
+# The network has 6,794 parameters.
 class CNN(nn.Module):
     """Map images (batch, height, width, channels) to logits (batch, num_classes)."""
 
@@ -196,9 +197,9 @@ def load(dataset, split, size):
             for url in builder.url_infos:  # or a dead host is asked for minutes
                 requests.head(url, timeout=5).raise_for_status()
             builder.download_and_prepare()
-        config = tfds.ReadConfig(try_autocache=False)  # warns where a part is read
-        examples = builder.as_dataset(split, read_config=config, as_supervised=True)
-        return next(examples.batch(size).as_numpy_iterator()), builder.info
+        config = tfds.ReadConfig(try_autocache=False)  # or reading a part warns
+        data = builder.as_dataset(split=split, read_config=config, as_supervised=True)
+        return next(data.batch(size).as_numpy_iterator()), builder.info
     except Exception as error:  # each library raises errors of its own
         folder = f"{tfds.core.constants.DATA_DIR}/{dataset}"
         sys.exit(f"{folder} cannot be read or made: {error!r:.200}\n{REMEDY}")
@@ -233,6 +234,8 @@ def parse_flags(argv):
     return read_flags(settings, argv)
 
 
+# %%
+# A wrong flag ends the script with one line.
 def read_flags(settings, argv):
     """Return ``settings`` with the values in ``argv``; exit if one of them is wrong."""
     if {"-h", "--help"} & set(argv):
@@ -289,8 +292,7 @@ def print_table(results, accuracies):
 
 
 # %%
-# Losses are averaged over five neighbouring steps. Dashes tell lines apart without
-# colour.
+# A solver has the same colour and dashes on all pages.
 STYLES = {
     "Polyak": {"color": "#0072b2", "linestyle": "-"},
     "Armijo": {"color": "#009e73", "linestyle": "--"},
@@ -306,17 +308,20 @@ def plot_band(ax, x, rows, **style):
     ax.fill_between(x, lowest, highest, color=style["color"], alpha=0.2, linewidth=0)
 
 
+# %%
+# Losses are averaged over five neighbouring steps.
 def plot_curves(results, settings):
     """Plot step sizes and losses of {solver: runs}."""
-    labels = [
-        f"Polyak max_stepsize={settings.max_stepsize}",
-        f"Armijo aggressiveness={settings.aggressiveness}",
-        f"RMSProp stepsize={settings.rmsprop_stepsize}",
-        f"SGD stepsize={settings.gd_stepsize:#.3g}",
-    ]
+    labels = {
+        "Polyak SGD": f"Polyak max_stepsize={settings.max_stepsize}",
+        "Armijo SGD": f"Armijo aggressiveness={settings.aggressiveness}",
+        "RMSProp": f"RMSProp stepsize={settings.rmsprop_stepsize}",
+        "SGD": f"SGD stepsize={settings.gd_stepsize:#.3g}",
+    }
     fig, axes = plt.subplots(2, sharex=True, figsize=(5.4, 6), layout="constrained")
-    for runs, label in zip(results.values(), labels, strict=True):
-        style = STYLES[label.split()[0]] | {"label": label}
+    for name, runs in results.items():
+        label = labels.get(name, name)
+        style = STYLES.get(label.split()[0], {"color": "black"}) | {"label": label}
         losses = uniform_filter1d([run.losses for run in runs], 5, mode="nearest")
         steps = range(losses.shape[1])
         plot_band(axes[0], steps, [run.stepsizes for run in runs], **style)
@@ -363,8 +368,8 @@ def main(argv):
     size = (settings.maxiter + 12) * settings.batch_size
     examples, info = load(settings.dataset, "train", size)
     (images, labels), _ = load(settings.dataset, "test", 1_000_000)
-    parts = np.array_split(images, 40), np.array_split(labels, 40)
-    test = list(zip(*parts, strict=True))
+    parts = [slice(i, i + 250) for i in range(0, len(labels), 250)]
+    test = [(images[part], labels[part]) for part in parts]
     net = CNN(settings.net_width, info.features["label"].num_classes)
     evaluations = jax.new_ref(0)
     loss_fun = jax.jit(partial(mean_loss, net, evaluations))
