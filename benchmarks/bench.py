@@ -77,22 +77,22 @@ def seconds_a_step(steps, minibatches):
 def time_steps():
     """Return {(contender, solver): median seconds} of steady steps."""
     page = old_loop.load_page()
-    settings = page.parse(["page"])
-    (examples,), info = page.load(settings.dataset, "train")
+    settings = page.parse_flags(["page"])
+    examples, info = page.load(settings.dataset, "train", 20_000)
     num_classes = info.features["label"].num_classes
-    first, *minibatches = page.draw_minibatches(examples, settings, 0)
+    first, *minibatches = page.draw_minibatches(*examples, settings, 0)
     # The first twenty compile, and search the longest for a step size.
     warm_up, rest = minibatches[:20], minibatches[20:]
     plain = old_loop.PlainCNN(settings.net_width, num_classes)
     net = page.CNN(settings.net_width, num_classes)
     funs = {
         "nn.Conv": (partial(old_loop.loss_fun, plain), plain),
-        "page": (partial(page.loss_fun, net, jax.new_ref(0)), net),
+        "page": (partial(page.mean_loss, net, jax.new_ref(0)), net),
     }
     contenders = {}
     for which, (fun, net) in funs.items():
         start = jax.jit(net.init)(jax.random.key(0), first[0])
-        for name, (_, solver) in page.make_solvers(fun, settings).items():
+        for name, solver in page.make_solvers(fun, settings).items():
             update = jax.jit(solver.update)
             params, state = jax.device_put(
                 (start, solver.init_state(start, *first)), jax.devices()[0]

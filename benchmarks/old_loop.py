@@ -7,6 +7,7 @@ one seed and did not look at the test split. Solvers and figure are the new page
 """
 
 import importlib.util
+import os
 import sys
 import time
 from functools import partial
@@ -16,6 +17,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import optax
+import tensorflow_datasets as tfds
 
 PAGE = Path(__file__).parent.parent / "examples/deep_learning/plot_sgd_solvers.py"
 
@@ -54,7 +56,7 @@ def steps(fun, update, params, state, minibatches):
 
 
 def train(name, solver, params, minibatches):
-    """Train and print the log; return it as an array (1, steps, 3)."""
+    """Train and print the log; return it as arrays (steps,)."""
     first, *minibatches = minibatches
     start, log = time.perf_counter(), []
     state = solver.init_state(params, *first)
@@ -64,7 +66,14 @@ def train(name, solver, params, minibatches):
         if iteration % 20 == 0:
             print(f"[{name}] ({iteration:4d}), error={state.error:.3f}, {loss=:.3f}")
     print(f"{len(log)} iterations of {name} took {time.perf_counter() - start:.2f}s\n")
-    return np.array([log])
+    return np.array(log).T
+
+
+def draw_minibatches(examples, settings):
+    """Return maxiter + 2 minibatches from a shuffled pipeline, which is read anew."""
+    examples = examples.repeat().shuffle(10 * settings.batch_size, seed=0)
+    minibatches = examples.batch(settings.batch_size).take(settings.maxiter + 2)
+    return list(tfds.as_numpy(minibatches))
 
 
 def load_page():
@@ -78,19 +87,23 @@ def load_page():
 def main(argv):
     """Train every solver from one seed and draw the curves."""
     page = load_page()
-    settings = page.parse(argv)
-    (examples,), info = page.load(settings.dataset, "train")
+    settings = page.parse_flags(argv)
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    examples, info = tfds.load(
+        f"{settings.dataset}:3.*.*", split="train", as_supervised=True, with_info=True
+    )
     num_classes = info.features["label"].num_classes
     net = PlainCNN(settings.net_width, num_classes)
-    minibatches = page.draw_minibatches(examples, settings, 0)
+    minibatches = draw_minibatches(examples, settings)
     params = net.init(jax.random.key(0), minibatches[0][0])
-    curves = {}
+    results = {}
     solvers = page.make_solvers(partial(loss_fun, net), settings)
-    for name, (label, solver) in solvers.items():
-        if curves:
-            minibatches = page.draw_minibatches(examples, settings, 0)
-        curves[label] = train(name, solver, params, minibatches)
-    page.plot_curves(curves, f"Classification on {settings.dataset}")
+    for name, solver in solvers.items():
+        if results:
+            minibatches = draw_minibatches(examples, settings)
+        curves = train(name, solver, params, minibatches)
+        results[name] = [page.Run(*curves, params, 1, 0)]
+    page.plot_curves(results, settings)
 
 
 if __name__ == "__main__":

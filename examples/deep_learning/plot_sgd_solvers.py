@@ -131,8 +131,8 @@ def train(solver, update, evaluations, params, minibatches):
 # %%
 # Model and loss
 # --------------
-# On a CPU, convolutions are fastest as matrix products, with the batch as the last axis:
-# a step takes a third of the time that it takes with ``nn.Conv``.
+# On a CPU, convolutions are fastest as matrix products with the batch as the last axis.
+# A step takes a third of the time that it takes with ``nn.Conv``.
 def convolve(x, features):
     """Convolve x (channels, width, height, batch) with 3x3 kernels, zeros around it."""
     channels, width, height, batch = x.shape
@@ -368,8 +368,9 @@ def main(argv):
     size = (settings.maxiter + 12) * settings.batch_size
     examples, info = load(settings.dataset, "train", size)
     (images, labels), _ = load(settings.dataset, "test", 1_000_000)
-    parts = [slice(i, i + 250) for i in range(0, len(labels), 250)]
-    test = [(images[part], labels[part]) for part in parts]
+    test = [
+        (images[i : i + 250], labels[i : i + 250]) for i in range(0, len(labels), 250)
+    ]
     net = CNN(settings.net_width, info.features["label"].num_classes)
     evaluations = jax.new_ref(0)
     loss_fun = jax.jit(partial(mean_loss, net, evaluations))

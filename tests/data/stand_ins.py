@@ -64,11 +64,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     self.server.over.wait(0.2)
                     self.wfile.write(b"\0")
 
+    def do_HEAD(self):
+        self.do_GET()
+
     def answer(self, size, content):
         self.send_response(200)
         self.send_header("Content-Length", str(size))
         self.end_headers()
-        self.wfile.write(content)
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
     def handle(self):
         # A client may leave early.
