@@ -91,15 +91,15 @@ SOLVERS = {
     "Adam": optax.adam,
     "MoMo-Adam": optax.contrib.momo_adam,
 }
-# Powers of ten, and the middle of each two on a log scale.
+# Powers of ten, and one value halfway between each two on a log scale.
 STEPSIZES = np.logspace(-3, 2, 11)
 
 
 # %%
 # Training
 # --------
-# All solvers share one loop. It offers the loss (for Polyak), the gradient, and the
-# loss as a function (for Armijo), and each solver uses those that it needs.
+# All solvers share one loop. The loop offers the gradient, the loss (for Polyak) and
+# the loss as a function (for Armijo). Each solver uses those that it needs.
 def train_once(make_solver, net, stepsize, params, minibatches):
     """Return the parameters after a step on each of the minibatches."""
     solver = optax.with_extra_args_support(make_solver(stepsize))
@@ -255,18 +255,18 @@ def print_widths(results, tolerance):
     """Print a row for each solver, from {solver: Sweep}."""
     percent = f"{100 * tolerance:g}%"
     print(f"Width of the range within {percent} of the best loss, in decades:")
-    print("            best")
-    print("            step   loss  accuracy   width   width    width    loss")
-    print("solver      size  there     there  median  lowest  highest  at 100")
-    print("---------  -----  -----  --------  ------  ------  -------  ------")
+    print("             best                                        loss")
+    print("             step   loss  accuracy   width  width  width     at")
+    print("solver       size  there     there  median    min    max    100")
+    print("---------  ------  -----  --------  ------  -----  -----  -----")
     for name, (losses, accuracies) in results.items():
         medians = np.median(losses, axis=0)
         best = medians.argmin()
         accuracy = np.median(accuracies[:, best])
         widths = [good_width(losses_of_seed, tolerance) for losses_of_seed in losses]
         lowest, median, highest = np.quantile(widths, [0, 0.5, 1])
-        row = f"{name:9}{STEPSIZES[best]:7.2g}{medians[best]:7.3f}{accuracy:10.3f}"
-        row += f"{median:8.2f}{lowest:8.2f}{highest:9.2f}{medians[-1]:8.3g}"
+        row = f"{name:9}{STEPSIZES[best]:8.2g}{medians[best]:7.3f}{accuracy:10.3f}"
+        row += f"{median:8.2f}{lowest:7.2f}{highest:7.2f}{medians[-1]:7.3g}"
         print(row)
 
 

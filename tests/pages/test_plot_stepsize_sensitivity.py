@@ -2,7 +2,10 @@
 
 import contextlib
 import io
+import os
+import re
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -14,6 +17,7 @@ import pytest
 import tensorflow_datasets as tfds
 from matplotlib.colors import to_rgb
 
+from environment import CAME
 from helpers import ROOT, load, plotted, printed
 
 PAGE = ROOT / "examples/deep_learning/plot_stepsize_sensitivity.py"
@@ -32,37 +36,34 @@ def page():
 
 
 @pytest.fixture(scope="module")
-def few(page):
-    """Return a function that loads a tenth of as many images to train on."""
-    load = page.load
-    return lambda name, *splits: load(name, *(x.replace("00]", "0]") for x in splits))
+def small_images(page):
+    """Return a function that loads images and labels of a split."""
+
+    def load_split(split):
+        (images, labels), _ = page.load("fashion_mnist", split, 10_000)
+        return page.shrink(images), labels
+
+    return load_split
 
 
 @pytest.fixture(scope="module")
-def small_images(page, few):
-    """Return a function that makes images and labels of a split so loaded."""
-    return lambda split: page.shrink(few("fashion_mnist", split)[0][0])
-
-
-@pytest.fixture(scope="module")
-def run_page(page, few):
+def run_page(page):
     """Return a function that runs ``main`` on few images and tells all that came of it.
 
-    ``sweeps`` are arguments and results of the calls of ``sweep``.
+    ``sweeps`` are the arguments of the calls of ``sweep``.
     """
 
     def run(*flags):
         sweep, sweeps = page.sweep, []
 
         def watched(*arguments):
-            sweeps.append((*arguments, sweep(*arguments)))
-            return sweeps[-1][-1]
+            sweeps.append(arguments)
+            return sweep(*arguments)
 
         with (
             pytest.MonkeyPatch.context() as patch,
             contextlib.redirect_stdout(io.StringIO()) as log,
         ):
-            patch.setattr(page, "load", few)
             patch.setattr(page, "sweep", watched)
             results = page.main(["page", *flags])
         figure = plt.gcf()
@@ -89,7 +90,8 @@ def small_run(run_page):
 
 
 def test_images_are_means_of_squares_of_four_pixels(page):
-    images, labels = page.shrink(page.load("fashion_mnist", "train[:6]")[0][0])
+    (pixels, labels), _ = page.load("fashion_mnist", "train", 6)
+    images = page.shrink(pixels)
     assert (images.shape, images.dtype) == ((6, 196), np.float32)
     data = tfds.load("fashion_mnist", split="train[:6]", as_supervised=True)
     pairs = list(tfds.as_numpy(data))
@@ -103,8 +105,8 @@ def test_images_are_means_of_squares_of_four_pixels(page):
 def test_drawn_images_have_their_labels(page):
     labels = np.arange(50)
     images = np.repeat(labels[:, None], 196, axis=1).astype(np.float32)
-    settings = page.parse(["page", "--num_seeds=3", "--num_steps=40"])
-    drawn, of_these = page.draw_runs(images, labels, settings)
+    settings = page.parse_flags(["page", "--num_seeds=3", "--num_steps=40"])
+    drawn, of_these = page.draw_steps(images, labels, settings)
     assert drawn.shape == (3, 40, 64, 196) and drawn.dtype == np.float32
     assert of_these.shape == (3, 40, 64)
     assert np.array_equal(drawn, np.repeat(of_these[..., None], 196, axis=3))
@@ -116,24 +118,23 @@ def test_drawn_images_have_their_labels(page):
 def test_more_seeds_change_no_earlier_one(page, small_images):
     data = small_images("test")
     one, three = (
-        page.draw_runs(*data, page.parse(["page", f"--num_seeds={n}", "--num_steps=4"]))
-        for n in (1, 3)
+        page.draw_steps(*data, page.parse_flags(["page", number, "--num_steps=4"]))
+        for number in ("--num_seeds=1", "--num_seeds=3")
     )
     assert all(map(np.array_equal, one, (leaf[:1] for leaf in three)))
 
 
 def test_number_of_parameters(page):
     images = jnp.zeros((1, 196))
-    params = jax.eval_shape(page.MLP(32).init, jax.random.key(0), images)
+    params = jax.eval_shape(page.make_network(32).init, jax.random.key(0), images)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 6634
-    assert page.parse(["page"]).num_features == 32
+    assert page.parse_flags(["page"]).num_features == 32
     assert "6,634" in PAGE.read_text()
 
 
 @jax.jit
 def plain_logits(params, images):
-    # Flax numbers layers as they are made, and the last one is made first.
-    first, second = params["params"]["Dense_1"], params["params"]["Dense_0"]
+    first, second = params["params"]["layers_0"], params["params"]["layers_2"]
     hidden = jnp.maximum(images @ first["kernel"] + first["bias"], 0)
     return hidden @ second["kernel"] + second["bias"]
 
@@ -146,11 +147,11 @@ def plain_loss(params, images, labels):
     return jnp.mean(jax.nn.logsumexp(logits, axis=1) - picked)
 
 
-def test_mean_loss(page, small_run, small_images):
-    _, net, _, (params, _), _ = small_run.sweeps[0]
+def test_cross_entropy(page, small_run, small_images):
+    _, net, (params, _), *_ = small_run.sweeps[0]
     params = jax.tree.map(lambda leaf: leaf[0] + 0.1, params)
     images, labels = small_images("test")
-    loss = page.mean_loss(net, params, images, labels)
+    loss = page.cross_entropy(net, params, images, labels)
     assert loss == pytest.approx(float(plain_loss(params, images, labels)), rel=1e-5)
 
 
@@ -162,13 +163,12 @@ def test_step_sizes(page):
     assert page.STEPSIZES[::2] == pytest.approx([1e-3, 1e-2, 1e-1, 1, 10, 100])
     middles = np.sqrt(page.STEPSIZES[:-1:2] * page.STEPSIZES[2::2])
     assert page.STEPSIZES[1::2] == pytest.approx(middles)
-    assert page.parse(["page"]).num_seeds * len(page.STEPSIZES) == 55
+    assert page.parse_flags(["page"]).num_seeds * len(page.STEPSIZES) == 55
 
 
 def test_every_solver_has_its_row(page):
-    assert {name: row for name, (row, _) in page.SOLVERS.items()} == {
-        name: row for row, names in enumerate(ROWS) for name in names
-    }
+    assert list(page.SOLVERS) == list(page.STYLES) == SOLVERS
+    assert page.ROWS == ROWS
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_capped_step_by_hand(page, name, cap, stepsize):
         return 2 * jnp.sum(x**2)
 
     x = jnp.array([1.0, -2.0])
-    solver = optax.with_extra_args_support(page.SOLVERS[name][1](cap))
+    solver = optax.with_extra_args_support(page.SOLVERS[name](cap))
     value, grad = jax.value_and_grad(fun)(x)
     extra = {"value": value, "grad": grad, "value_fn": fun}
     updates, _ = solver.update(grad, solver.init(x), x, **extra)
@@ -229,38 +229,45 @@ def plain_step(name, stepsize, params, state, images, labels):
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_runs_are_those_of_a_plain_loop(small_run, name):
-    """From each seed, with three step sizes: rounding errors grow with larger ones."""
-    *_, stepsizes, (params, minibatches), ends = small_run.sweeps[SOLVERS.index(name)]
+def test_results_are_those_of_a_plain_loop(page, small_run, small_images, name):
+    """From each seed, with three step sizes: rounding errors grow with larger ones.
+
+    The loss is that on the images to train on, the accuracy that on those to test on.
+    """
+    train, test = small_images("train"), small_images("test")
+    _, _, (params, minibatches), *_ = small_run.sweeps[SOLVERS.index(name)]
+    losses, accuracies = small_run.results[name]
     for seed, i in np.ndindex(3, 3):
-        stepsize = jnp.float32(stepsizes[3 * i])
+        stepsize = jnp.float32(page.STEPSIZES[3 * i])
         now = jax.tree.map(lambda leaf, seed=seed: leaf[seed], params)
         state = PLAIN_SOLVERS[name](stepsize).init(now)
         for images, labels in zip(*(leaf[seed] for leaf in minibatches), strict=True):
             now, state = plain_step(name, stepsize, now, state, images, labels)
-        end = jax.tree.map(lambda leaf, at=(seed, 3 * i): leaf[at], ends)
-        close = partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4)
-        jax.tree.map(close, end, now)
+        loss = float(plain_loss(now, *train))
+        assert losses[seed, 3 * i] == pytest.approx(loss, rel=1e-3)
+        hits = np.array(plain_logits(now, test[0])).argmax(axis=1) == test[1]
+        assert accuracies[seed, 3 * i] == pytest.approx(hits.mean(), abs=0.01)
 
 
-def test_every_solver_gets_the_same_starts(page, small_run, small_images):
+def test_every_solver_gets_the_same_starts_and_data(page, small_run, small_images):
     """Seeds differ in their parameters and in their minibatches."""
-    _, net, stepsizes, (params, minibatches), _ = small_run.sweeps[0]
-    assert net.num_features == 5 and np.array_equal(stepsizes, page.STEPSIZES)
-    makes = [make for _, make in page.SOLVERS.values()]
-    for make, (*given, starts, _) in zip(makes, small_run.sweeps, strict=True):
-        assert given[:2] == [make, net] and np.array_equal(given[2], stepsizes)
-        same = jax.tree.map(np.array_equal, starts, (params, minibatches))
+    _, net, (params, minibatches), *data = small_run.sweeps[0]
+    expected = small_images("train"), small_images("test")
+    assert jax.tree.all(jax.tree.map(np.array_equal, tuple(data), expected))
+    for make, given in zip(page.SOLVERS.values(), small_run.sweeps, strict=True):
+        assert given[:2] == (make, net)
+        same = jax.tree.map(np.array_equal, given[2:], small_run.sweeps[0][2:])
         assert jax.tree.all(same)
-    settings = page.parse(["page", *SMALL])
-    drawn = page.draw_runs(*small_images("train[:10000]"), settings)
+    settings = page.parse_flags(["page", *SMALL])
+    drawn = page.draw_steps(*small_images("train"), settings)
     assert all(map(np.array_equal, minibatches, drawn))
-    kernels = np.array(params["params"]["Dense_1"]["kernel"])
+    kernels = np.array(params["params"]["layers_0"]["kernel"])
+    assert kernels.shape == (3, 196, 5)
     assert len({kernel.tobytes() for kernel in kernels}) == 3
     for seed, kernel in enumerate(kernels):
         own = jax.jit(net.init)(jax.random.key(seed), jnp.zeros((1, 196)))
         assert kernel == pytest.approx(
-            np.array(own["params"]["Dense_1"]["kernel"]), abs=1e-6
+            np.array(own["params"]["layers_0"]["kernel"]), abs=1e-6
         )
 
 
@@ -312,19 +319,19 @@ def test_good_width_beside_what_failed(page):
 def test_what_is_not_a_number_counts_as_the_highest(page, run_page, monkeypatch):
     """One run of three fails at the largest step size, and all at the one before."""
 
-    def fake(net, params, train, test):
+    def fake(*_):
         losses = np.array([v_shaped(0.5, 1.0)] * 3)
         losses[0, -1] = losses[:, -2] = np.nan
-        return losses, np.full((3, 11), 0.5)
+        losses[1, -2] = np.inf
+        return page.Sweep(losses, np.full((3, 11), 0.5))
 
-    monkeypatch.setattr(page, "sweep", lambda *_: None)
-    monkeypatch.setattr(page, "evaluate", fake)
+    monkeypatch.setattr(page, "sweep", fake)
     run = run_page(*SMALL)
     losses, _ = run.results["SGD"]
     highest = 1e9
-    assert (losses == highest).sum() == 4 and not np.isnan(losses).any()
+    assert (losses == highest).sum() == 4 and np.isfinite(losses).all()
     high = 2 * 10**1.5
-    assert run.log.splitlines()[3].split()[-1] == f"{high:.3g}"
+    assert run.log.splitlines()[5].split()[-1] == f"{high:.3g}"
     for line in run.figure.axes[0].lines:
         assert line.get_ydata()[-2:] == pytest.approx([highest, high])
 
@@ -333,7 +340,6 @@ def test_what_is_not_a_number_counts_as_the_highest(page, run_page, monkeypatch)
 
 
 def test_results(small_run):
-    """What ``sweep`` returned is measured on all of the images."""
     assert list(small_run.results) == SOLVERS
     for losses, accuracies in small_run.results.values():
         assert losses.shape == accuracies.shape == (3, 11)
@@ -342,28 +348,18 @@ def test_results(small_run):
         assert right == pytest.approx(np.rint(right), abs=1e-3)
 
 
-@pytest.mark.parametrize("name", SOLVERS)
-def test_a_result_is_of_its_run(small_run, small_images, name):
-    """The loss on the images to train on, the accuracy on those to test on."""
-    train, test = small_images("train[:10000]"), small_images("test")
-    ends = small_run.sweeps[SOLVERS.index(name)][-1]
-    losses, accuracies = small_run.results[name]
-    for seed, i in np.ndindex(3, 11):
-        end = jax.tree.map(lambda leaf, at=(seed, i): np.array(leaf[at]), ends)
-        hits = np.array(plain_logits(end, test[0])).argmax(axis=1) == test[1]
-        assert accuracies[seed, i] == pytest.approx(hits.mean(), abs=0.01)
-        loss = plain_loss(end, *train)
-        assert losses[seed, i] == pytest.approx(float(loss), rel=1e-3)
-
-
 def test_table(page, small_run):
     """It says what ``main`` returns, for the tolerance of the flags."""
-    _, _, header, *rows = small_run.log.splitlines()
-    columns = "solver size loss accuracy median lowest highest 100"
-    assert header.split() == columns.split()
-    assert len({len(row) for row in (header, *rows)}) == 1, "not aligned"
+    caption, *header = small_run.log.splitlines()[:4]
+    rule, *rows = small_run.log.splitlines()[4:]
+    assert "within 50% of the best loss" in caption and caption.endswith(":")
+    assert len({len(row) for row in (header[-1], rule, *rows)}) == 1, "not aligned"
+    assert max(map(len, [caption, *header, rule])) <= 64
+    between = [gap.span() for gap in re.finditer(" +", rule)]
+    for row in (*header, *rows):
+        assert not any(row[start:end].strip() for start, end in between)
     for row, (name, results) in zip(rows, small_run.results.items(), strict=True):
-        losses, accuracies = map(np.array, results)
+        losses, accuracies = results
         best = np.argmin(np.sort(losses, axis=0)[1])
         low, mid, high = sorted(page.good_width(series, 0.5) for series in losses)
         assert row.split() == [
@@ -401,7 +397,7 @@ def test_lines_of_a_panel_differ_in_colour_and_dashes(small_run):
     for ax in small_run.figure.axes:
         lines = ax.get_lines()
         assert len({to_rgb(line.get_color()) for line in lines}) == len(lines)
-        assert len({line.get_linestyle() for line in lines}) == len(lines)
+        assert len({str(line._unscaled_dash_pattern) for line in lines}) == len(lines)
 
 
 def test_axes(small_run):
@@ -414,11 +410,11 @@ def test_axes(small_run):
         names = [text.get_text() for text in loss_ax.get_legend().get_texts()]
         assert names == [line.get_label() for line in loss_ax.lines]
         assert accuracy_ax.get_legend() is None
-        assert loss_ax.get_ylim() == (0.4, 5)
+        assert loss_ax.get_ylim() == (0.4, 8)
         ticks = [text.get_text() for text in loss_ax.get_yticklabels()]
-        assert ticks == [f"{tick:g}" for tick in loss_ax.get_yticks()]
+        assert ticks == ["0.5", "1", "2", "4", "8"]
     labels = [ax.get_xlabel() for ax in panels.flat]
-    assert labels == [""] * 4 + ["step size, or its cap"] * 2
+    assert labels == [""] * 4 + ["step size or cap"] * 2
     shared = panels[0, 1].get_shared_y_axes()
     assert shared.joined(panels[0, 1], panels[2, 1])
 
@@ -427,17 +423,17 @@ def test_two_runs_print_the_same(run_page, small_run):
     assert run_page(*SMALL).log == small_run.log
 
 
-def test_one_step_from_one_seed(page, run_page, monkeypatch):
-    """With a line in each row, all of SGD, which is compiled once."""
-    few = {names[0]: (row, optax.sgd) for row, names in enumerate(ROWS)}
-    monkeypatch.setattr(page, "SOLVERS", few)
+def test_one_step_from_one_seed(run_page):
     sizes = "--batch_size=1", "--num_features=5"
     run = run_page("--num_seeds=1", "--num_steps=1", *sizes)
     assert {losses.shape for losses, _ in run.results.values()} == {(1, 11)}
     assert "nan" not in run.log
 
 
-# What the page says of its own numbers, in the figure and the table of the built page
+# What the page says of its own numbers, in the figure and the table of the built page.
+# Rounding errors and other seeds move these numbers: the margins below also held for
+# parameters moved by one unit in the last place, and in four other groups of five seeds
+# (5 to 24).
 
 
 @pytest.fixture(scope="module")
@@ -453,10 +449,26 @@ def medians():
 
 @pytest.fixture(scope="module")
 def widths():
-    """Return {solver: (median, lowest, highest)} of good ranges, as in the table."""
-    rows = [line.split() for line in printed(PAGE).splitlines()[3:] if line.strip()]
+    """Return {solver: median width of its good range}, as in the table."""
+    rows = [line.split() for line in printed(PAGE).splitlines()]
+    rows = [row for row in rows if row and row[0] in SOLVERS]
     assert [name for name, *_ in rows] == SOLVERS
-    return {name: tuple(map(float, row[3:6])) for name, *row in rows}
+    return {name: float(row[3]) for name, *row in rows}
+
+
+@pytest.fixture(scope="module")
+def polyak(page):
+    """Return the losses of Polyak on the real data, from twenty seeds."""
+    folder = CAME.get("TFDS_DATA_DIR", Path.home() / "tensorflow_datasets")
+    only = {"Polyak": page.SOLVERS["Polyak"]}
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        patch.setattr(tfds.core.constants, "DATA_DIR", os.fspath(folder))
+        patch.setattr(page, "SOLVERS", only)
+        patch.setattr(page, "plot_sweep", lambda _: None)
+        return page.main(["page", "--num_seeds=20"])["Polyak"].losses
 
 
 def test_grids_span_five_decades_around_the_best(medians):
@@ -466,20 +478,36 @@ def test_grids_span_five_decades_around_the_best(medians):
         assert min(losses, key=losses.get) in inside
 
 
+def test_a_step_size_must_be_right_within_a_factor_of_about_three(widths):
+    """About a decade: a factor of two to five to either side of the middle."""
+    for name in UNCAPPED:
+        assert 0.5 < widths[name] < 1.5
+    said = [f"{f([widths[name] for name in UNCAPPED]):.1f}" for f in (min, max)]
+    assert "{} to {} decades".format(*said) in PAGE.read_text()
+
+
 @pytest.mark.parametrize("name", ["Polyak", "Armijo"])
-def test_a_cap_may_be_three_hundred_times_the_best(medians, name):
-    """And the loss is still less than twice the best."""
+def test_polyak_and_armijo_survive_a_cap_that_is_far_too_large(medians, name):
     losses = medians[name]
     best = min(losses, key=losses.get)
     assert 100 / best > 99
-    assert losses[100.0] < 1.8 * losses[best]
+    assert losses[best] == pytest.approx(0.6, abs=0.1)
+    assert losses[100.0] < 1.8
+    assert min(medians[other][100.0] for other in UNCAPPED) > 20
 
 
-def test_a_step_size_may_not_be_ten_times_the_best(medians):
-    """SGD guesses then; at 100, all without a cap are far worse than a guess."""
+def test_caps_of_momo_prevent_divergence_and_not_poor_results(medians):
+    for name in ("MoMo", "MoMo-Adam"):
+        assert medians[name][100.0] > 2.1 * min(medians[name].values())
+    for name in ("Momentum", "Adam"):
+        assert medians[name][100.0] > 65 * min(medians[name].values())
+
+
+def test_a_guess_can_be_wrong_on_both_sides(medians):
     losses = list(medians["SGD"].values())
-    assert losses[losses.index(min(losses)) + 2] > 2.25
-    assert min(medians[name][100.0] for name in UNCAPPED) > 15
+    best = losses.index(min(losses))
+    assert losses[best + 2] == pytest.approx(2.3, abs=0.05)
+    assert losses[best - 2] == pytest.approx(1.0, abs=0.1)
 
 
 @pytest.mark.parametrize("name", ["Polyak", "Armijo"])
@@ -489,25 +517,18 @@ def test_a_small_cap_is_a_small_step_size(medians, name):
             assert medians[name][stepsize] == pytest.approx(loss, rel=0.01)
 
 
-def test_good_ranges(widths):
-    """Most are about a decade wide; MoMo does not widen what it starts from by much."""
-    middle = {name: width[0] for name, width in widths.items()}
-    assert sum(0.5 < width < 1.5 for width in middle.values()) >= 6
-    assert middle["MoMo"] < middle["Momentum"] + 0.2
-    assert middle["MoMo-Adam"] < middle["Adam"] + 0.4
-    _, lowest, highest = widths["Polyak"]
-    assert lowest < 1.1 and highest > 2
+def test_the_width_of_polyak_depends_on_the_seed(page, polyak):
+    widths = [page.good_width(losses, 0.15) for losses in polyak]
+    assert sum(width < 0.98 for width in widths) >= 2
+    assert sum(width > 2.5 for width in widths) >= 2
 
 
-def test_by_a_looser_measure_two_caps_pay(page, medians):
-    """Polyak and Armijo end below twice their best loss over three decades."""
-    curves = {name: np.array(list(x.values())) for name, x in medians.items()}
-    decades = {name: page.good_width(x, 1.0) for name, x in curves.items()}
-    capped = decades.pop("Polyak"), decades.pop("Armijo")
-    assert min(capped) > 3.3 and max(decades.values()) < 2.8
+def test_a_looser_measure_favours_armijo(page, medians):
+    losses = np.array(list(medians["Armijo"].values()))
+    assert losses[-1] < 1.7 * losses.min()
+    assert page.good_width(losses, 1.0) > 3.4
 
 
-def test_a_cap_prevents_the_worst_only(medians):
-    assert medians["MoMo-Adam"][100.0] < medians["Adam"][100.0] / 5
-    for name in ("MoMo", "MoMo-Adam"):
-        assert medians[name][100.0] > 2 * min(medians[name].values())
+def test_best_losses_are_near_a_half(medians):
+    for losses in medians.values():
+        assert 0.45 < min(losses.values()) < 0.7
