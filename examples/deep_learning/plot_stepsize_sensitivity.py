@@ -255,7 +255,7 @@ def print_widths(results, tolerance):
     """Print a row for each solver, from {solver: Sweep}."""
     percent = f"{100 * tolerance:g}%"
     print(f"Width of the range within {percent} of the best loss, in decades:")
-    print("             best                                        loss")
+    print("             best                                          loss")
     print("             step   loss  accuracy   width  width  width     at")
     print("solver       size  there     there  median    min    max    100")
     print("---------  ------  -----  --------  ------  -----  -----  -----")
