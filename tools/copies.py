@@ -3,7 +3,7 @@
     make copies
 
 Pages import nothing from each other. Two definitions of the same name, at the top level
-of two pages, are a definition that these pages share; ``main`` is each page's own.
+of two pages, are a definition that these pages share, except those in ``OWN``.
 """
 
 import ast
@@ -11,7 +11,7 @@ import runpy
 
 from gallery import pages
 
-OWN = {"_", "main", "parse_flags", "STYLES"}
+OWN = {"_", "main", "parse_flags", "SOLVERS", "STYLES"}
 
 
 def definitions(text):
