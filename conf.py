@@ -46,6 +46,8 @@ gallery_reading_order = [
     "plot_interpolation",
     "plot_jaxopt_to_optax",
 ]
+# The sections of pages that are plumbing, by title: their code is folded.
+gallery_folded = ("Imports", "Data", "Settings", "Tables and figure", "Running")
 # How long the code of a page may take, in seconds: busy machines take several times as
 # long as others, so this is for pages that hang.
 gallery_page_budget = 300
@@ -114,6 +116,8 @@ html_favicon = "docs/_static/favicon.svg"
 # https://sphinx-notfound-page.readthedocs.io
 # https://sphinx-llms-txt.readthedocs.io
 
+# Blocks of code, and the command that runs a page.
+copybutton_selector = "div.highlight pre, .page-command code"
 copybutton_prompt_text = r">>> |\.\.\. |\$ |In \[\d*\]: "
 copybutton_prompt_is_regexp = True
 ogp_site_url = html_baseurl

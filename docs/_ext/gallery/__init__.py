@@ -11,7 +11,15 @@ a story, with the files that a build leaves.
 from sphinx_gallery.directives import imgsgnode
 
 from gallery import pages, run, settings, stale
-from gallery.show import frame, images, links, mathematics, notebooks, sitemap
+from gallery.show import (
+    frame,
+    images,
+    layout,
+    links,
+    mathematics,
+    notebooks,
+    sitemap,
+)
 
 
 def tell_sphinx_gallery(app, config):
@@ -26,6 +34,8 @@ def setup(app):
     """Add the settings of conf.py, and hang every function on its hook."""
     # Names of pages in the order in which they are best read.
     app.add_config_value("gallery_reading_order", (), "env", types=(tuple, list))
+    # Titles of sections that are folded.
+    app.add_config_value("gallery_folded", (), "html", types=(tuple, list))
     # Seconds that the code of a page may take.
     app.add_config_value("gallery_page_budget", 300, "", types=(int, float))
     # The one page to run, or all.
@@ -50,9 +60,11 @@ def setup(app):
     app.connect("doctree-resolved", images.register)
     app.setup_extension("sphinx_markdown_builder")  # for the text of notebooks
     app.connect("doctree-resolved", notebooks.write)
+    app.connect("doctree-resolved", layout.arrange)
     app.add_node(imgsgnode, html=(images.visit_figure, None), override=True)
     app.add_html_math_renderer("mathml", *mathematics.RENDERERS)
     app.add_js_file(None, body=images.MODE)
+    app.add_js_file(None, body=layout.FOLDS)
     app.connect("html-page-context", images.make_valid)
     # The build ends.
     app.connect("build-finished", sitemap.write)

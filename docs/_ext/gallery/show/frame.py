@@ -1,4 +1,4 @@
-"""Frame a page: a box on how to run it at its top, how it was made at its foot."""
+"""Frame a page: a line on how to run it at its top, how it was made at its foot."""
 
 import json
 import re
@@ -32,57 +32,64 @@ def field_list(rows):
     return fields
 
 
-def download(docname, file):
+def download(docname, file, text):
     """Return a link by which readers download ``file``, which lies beside the page."""
-    name = nodes.literal(file, file, classes=["xref", "download"])
     target = {"reftarget": file, "refdoc": docname, "refdomain": ""}
-    return addnodes.download_reference(file, "", name, **target)
+    return addnodes.download_reference(file, text, nodes.Text(text), **target)
 
 
-def box(config, docname, path, facts, cost):
-    """Return the top of a page: downloads, requirements, running time and memory.
+def fold(title, parts, name):
+    """Return ``parts`` folded under a title, as an element of the class ``name``."""
+    heading = nodes.title("", title)
+    return nodes.admonition("", heading, *parts, classes=[name], collapsible="closed")
+
+
+def way(config, docname, path, facts, cost):
+    """Return the line on how to run a page, with what it takes without uv in a fold.
 
     ``facts`` and ``cost`` are those of the run of the page, or None.
     """
-    block = pages.read_block(path)
-    notebook = download(docname, f"{path.stem}.ipynb")
-    downloads = [download(docname, path.name), nodes.Text(", "), notebook]
+    command = code(f"uv run {path.name}")
+    items = [
+        nodes.inline("", "", command, classes=["page-command"]),
+        download(docname, path.name, "script"),
+        download(docname, f"{path.stem}.ipynb", "notebook"),
+    ]
     if config.gallery_repository and config.gallery_notebook_branch:
         branch = f"{config.gallery_repository}/blob/{config.gallery_notebook_branch}"
         url = f"https://colab.research.google.com/github/{branch}/docs/{docname}.ipynb"
-        link = nodes.reference("", "open in Colab", refuri=url)
-        downloads += [nodes.Text(", "), link]
-    which = nodes.Text(", which installs what the page needs")
-    rows = {
-        "Download": downloads,
-        "Run": [code(f"uv run {path.name}"), which],
-        "Requirements": [nodes.Text(f"Python {block['requires-python']}")],
-    }
+        items.append(nodes.reference("", "open in Colab", refuri=url))
+    block = pages.read_block(path)
+    needs = f"Python {block['requires-python']}"
     # Both differ between two runs of a page.
     if facts and cost and not config.gallery_source_date:
-        took = f"{cost['time']:.0f} s on {facts['cores']} CPU cores"
-        rows["Running time"] = [nodes.Text(took)]
+        took = f"{cost['time']:.0f} s on {facts['cores']} cores"
+        items.append(nodes.Text(took))
         # All pages run in one process, which keeps the libraries of those before.
-        memory = f"{cost['memory'] / 1e3:.1f} GB at most, with what earlier pages left"
-        rows["Memory"] = [nodes.Text(memory)]
+        memory = f"{cost['memory'] / 1e3:.1f} GB of memory at most"
+        needs += f", and {memory}, with what earlier pages left"
+    line = nodes.paragraph(
+        "", "", nodes.strong("", "Run it yourself:"), nodes.Text(" ")
+    )
+    for item in items:
+        line += [item, nodes.Text(" · ")]
     names = [
         # In quotes that all shells know, where there is more than a name.
         need if re.fullmatch(r"[\w-]+", need) else f'"{need}"'
         for need in block["dependencies"]
     ]
     commands = f"pip install {' '.join(names)}\npython {path.name}"
-    return nodes.admonition(
-        "",
-        nodes.title("", "Run this page"),
-        field_list(rows),
-        nodes.paragraph("", "Without uv, these are the commands:"),
+    rest = [
         nodes.literal_block(commands, commands, language="shell"),
-        classes=["page-box"],
-    )
+        nodes.paragraph("", f"The page needs {needs}."),
+    ]
+    # An admonition, which no preview of the page takes for its beginning.
+    without = fold("without uv", rest, "page-without-uv")
+    return nodes.admonition("", line, without, classes=["page-run"])
 
 
 def foot(config, facts):
-    """Return the foot of a page: its heading, and what the page was made with.
+    """Return the foot of a page: a fold with what the page was made with.
 
     A build that is to be reproducible tells the date of the source.
     """
@@ -105,8 +112,7 @@ def foot(config, facts):
         link = config.gallery_repository and not commit.endswith("-dirty")
         name = nodes.reference("", commit, refuri=url) if link else nodes.Text(commit)
         rows[day] += [nodes.Text(", at commit "), name]
-    heading = nodes.rubric("", "How this page was made", classes=["page-foot"])
-    return [heading, field_list(rows)]
+    return fold("How this page was made", [field_list(rows)], "page-foot")
 
 
 def containers(document, name):
@@ -116,7 +122,7 @@ def containers(document, name):
 
 
 class Frame(SphinxTransform):
-    """Put box and foot into a page, and take out what they make superfluous."""
+    """Put line and foot into a page, and take out what they make superfluous."""
 
     default_priority = 400  # before the links to downloads are collected
 
@@ -131,7 +137,7 @@ class Frame(SphinxTransform):
             self.env.note_dependency(file)
         facts, cost = read_json(made), read_json(costs)
         section = next(self.document.findall(nodes.section))
-        section.insert(1, box(self.config, docname, path, facts, cost))
+        section.insert(1, way(self.config, docname, path, facts, cost))
         if facts:
             self.add_foot(foot(self.config, facts))
             base, title = self.config.html_baseurl, section[0].astext()
@@ -140,7 +146,7 @@ class Frame(SphinxTransform):
                 "og:image:alt": f"The figure of the page {title}",
             }
         # The archive holds the two downloads above it, but not the notebook of this
-        # site. The memory is in the box.
+        # site. The memory is at the top.
         for container in containers(self.document, "sphx-glr-download-zip"):
             container.parent.remove(container)
         for paragraph in list(self.document.findall(nodes.paragraph)):
@@ -155,4 +161,4 @@ class Frame(SphinxTransform):
         section, place = end.parent, end.parent.index(end)
         while isinstance(section[place - 1], nodes.target):
             place -= 1
-        section[place:place] = foot
+        section.insert(place, foot)

@@ -1,4 +1,4 @@
-"""Write the notebook of a page: a cell that installs, then the page's text and code."""
+"""Write the notebook of a page: its text and code, and a cell that installs."""
 
 import base64
 import os
@@ -41,6 +41,12 @@ for need in (Requirement(text) for _, text in requirements):
     if need.specifier and metadata.version(need.name) not in need.specifier:
         old = f"{{need.name}} {{metadata.version(need.name)}} is installed"
         sys.exit(f"{{old}}: run %pip install '{{need}}' and restart the kernel")"""
+# Pages end in a call of ``run_main(main, ARGV)``, where ARGV is the command line.
+ADVICE = """\
+The next cell installs what is missing. To change a setting here, replace `ARGV` in the
+last code cell, for example by `["page", "--num_seeds=1"]`."""
+# JupyterLab and Colab fold the code of such a cell.
+FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}
 METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
     "language_info": {"name": "python", "file_extension": ".py"},
@@ -48,7 +54,7 @@ METADATA = {
 RESULT = "output_result"  # sphinx-gallery's class for HTML that code ends in
 LINKED = "code_links_block"  # sphinx-gallery's node for code
 # Parts that are about the page, and where it ends.
-ABOUT = {"sphx-glr-download-link-note", "page-box", "figure-description"}
+ABOUT = {"sphx-glr-download-link-note", "page-run", "figure-description"}
 END = {"sphx-glr-timing", "page-foot", "sphx-glr-footer"}
 # All that is installed, which takes a while to read.
 packages_distributions = cache(metadata.packages_distributions)
@@ -97,6 +103,10 @@ def to_markdown(app, docname, parts):
     for code in list(document.findall(lambda node: node.tagname == LINKED)):
         text = code.astext()
         code.replace_self(nodes.literal_block(text, text, language=code["lang"]))
+    # Markdown has no boxes: the title of one becomes a line.
+    for box in list(document.findall(nodes.admonition)):
+        title = nodes.paragraph("", "", nodes.strong("", box[0].astext()))
+        box.replace_self([title, *box[1:]])
     # The notebook is read far from the pages that it links to.
     for link in document.findall(nodes.reference):
         if link.get("internal") and "refuri" in link:
@@ -122,6 +132,11 @@ def is_code(node):
     """Tell the code of the script; with links in it, it is a node of sphinx-gallery."""
     attributes = {"literal_block": "language", LINKED: "lang"}
     return node.get(attributes.get(node.tagname)) == "Python"
+
+
+def is_plumbing(node, titles):
+    """Tell whether a node is a section with one of ``titles``."""
+    return isinstance(node, nodes.section) and node[0].astext() in titles
 
 
 def image_output(app, node):
@@ -150,7 +165,7 @@ def make(app, doctree, docname):
     Where a block of the script begins, sphinx-gallery leaves a comment in the page.
     """
     path = Path(app.srcdir, f"{docname}.py")
-    cells, text, early = [v4.new_code_cell(install_cell(path))], [], []
+    cells, text, early = [], [], []
 
     def end_text():
         if text:
@@ -170,7 +185,14 @@ def make(app, doctree, docname):
             end_text()
         elif is_code(node):
             end_text()
-            cells.append(v4.new_code_cell(node.astext().rstrip(), outputs=early))
+            folded = is_plumbing(node.parent, app.config.gallery_folded)
+            cells.append(
+                v4.new_code_cell(
+                    node.astext().rstrip(),
+                    outputs=early,
+                    metadata=FOLDED if folded else {},
+                )
+            )
             early = []
         elif "sphx-glr-script-out" in classes:
             add_output(v4.new_output("stream", text=node.astext()))
@@ -182,6 +204,11 @@ def make(app, doctree, docname):
         elif not isinstance(node, nodes.target) and not ABOUT & classes:
             text.append(node)
     end_text()
+    # Behind the introduction, which says what the page is about.
+    cells[1:1] = [
+        v4.new_markdown_cell(ADVICE),
+        v4.new_code_cell(install_cell(path), metadata=FOLDED),
+    ]
     return number(v4.new_notebook(cells=cells, metadata=METADATA))
 
 
