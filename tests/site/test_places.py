@@ -83,9 +83,7 @@ def test_a_build_without_a_commit_says_why_once(tmp_path, kind, monkeypatch):
     (line,) = [x for x in run.stdout.splitlines() if "Pages tell no commit" in x]
     assert why in line
     for page in pages:
-        foot = BeautifulSoup(page.read_text(), "html.parser").select_one(
-            ".page-foot + dl"
-        )
+        foot = BeautifulSoup(page.read_text(), "html.parser").select_one(".page-foot")
         assert "Run on" in foot.get_text() and "commit" not in foot.get_text()
 
 

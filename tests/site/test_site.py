@@ -73,20 +73,25 @@ def check_order(html, parts):
 
 
 def test_parts_in_order(html):
-    """Note, title, box, introduction, code, what it made, discussion, time, foot."""
+    """Note, title, line, introduction, code, what it printed, discussion, foot.
+
+    The first figure is in the introduction, or where it was made.
+    """
     codes = html.select(".highlight-Python")
     start = [
         html.select_one(".sphx-glr-download-link-note a"),
         html.h1,
-        html.select_one(".page-box"),
-        html.select_one(".page-box ~ p"),
-        codes[0],
+        html.select_one(".page-run"),
+        html.select_one(".page-run ~ p"),
     ]
+    captions = html.select(".page-caption")
+    code = codes[:1]
     figure = [
         html.select_one("img.sphx-glr-single-img"),
+        *captions,
         html.select_one(".figure-description"),
     ]
-    log = [html.select_one(".sphx-glr-script-out")]
+    log = html.select(".sphx-glr-script-out")
     end = [
         html.select_one("#discussion"),
         html.find("p", class_="rubric", string="References"),
@@ -96,31 +101,44 @@ def test_parts_in_order(html):
         html.select_one(".sphx-glr-download-python"),
         html.select_one(".sphx-glr-signature"),
     ]
-    for made in (codes[-1:], figure, log):
+    answer_first = [*figure, *code] if captions else [*code, *figure]
+    for made in (codes[-1:], answer_first, code + log):
         check_order(html, start + made + end)
     assert html.select_one(start[0]["href"])
     assert "zip" not in html.select_one(".sphx-glr-footer").get_text()
 
 
-def test_box(script, html):
-    """Downloads, requirements from the script's own block, and time; nothing else."""
-    box = html.select_one(".page-box")
+def test_how_to_run_a_page(script, html):
+    """One line with downloads and time; in a fold, requirements from the script."""
+    line, fold = (
+        html.select_one(".page-run > p"),
+        html.select_one(".page-run > details"),
+    )
     names = [script.name, f"{script.stem}.ipynb"]
-    assert [file_of(script, link["href"]).name for link in box.select("a")] == names
-    fields, block = rows(box.dl), read_block(script)
-    assert list(fields) == ["Download", "Run", "Requirements", "Running time", "Memory"]
-    assert fields["Download"] == ", ".join(names)
-    assert fields["Run"].startswith(f"uv run {script.name}, ")
-    assert fields["Requirements"] == f"Python {block['requires-python']}"
+    assert [file_of(script, link["href"]).name for link in line.select("a")] == names
+    block = read_block(script)
     minutes, seconds = re.search(
         r"(\d+) minutes ([\d.]+) seconds",
         html.select_one(".sphx-glr-timing").get_text(),
     ).groups()
     time = 60 * int(minutes) + float(seconds)
-    assert fields["Running time"] == f"{time:.0f} s on {os.cpu_count()} CPU cores"
-    memory = re.fullmatch(r"(\d\.\d) GB at most, with what .* left", fields["Memory"])
+    assert line.get_text().split(" · ") == [
+        f"Run it yourself: uv run {script.name}",
+        "script",
+        "notebook",
+        f"{time:.0f} s on {os.cpu_count()} cores",
+        "",
+    ]
+    assert fold.summary.get_text() == "without uv"
+    needs = f"The page needs Python {block['requires-python']}, and "
+    text = fold.select("p")[-1].get_text()
+    assert text.startswith(needs)
+    memory = re.fullmatch(
+        r"(\d\.\d) GB of memory at most, with what earlier pages left\.",
+        text.removeprefix(needs),
+    )
     assert 0.3 < float(memory[1]) < 5
-    install, run = box.pre.get_text().strip().splitlines()
+    install, run = fold.pre.get_text().strip().splitlines()
     assert run == f"python {script.name}"
     # As a shell splits it.
     code = "import json, sys; print(json.dumps(sys.argv[1:]))"
@@ -131,7 +149,7 @@ def test_box(script, html):
 
 def test_foot(script, html):
     """What the page was made with: versions, device, data, date and commit."""
-    fields = rows(html.select_one(".page-foot + dl"))
+    fields = rows(html.select_one("details.page-foot dl"))
     versions = dict(line.rsplit(" ", 1) for line in fields["Versions"].split(", "))
     assert versions.pop("Python") == platform.python_version()
     needs = map(Requirement, read_block(script)["dependencies"])
@@ -225,7 +243,7 @@ def test_open_graph(script, soup):
     graph = {tag["property"].removeprefix("og:"): tag["content"] for tag in tags}
     title = soup.h1.find(string=True)
     assert graph["title"] == title
-    start = soup.select_one(".page-box ~ p").find(string=True)
+    start = soup.select_one(".page-run ~ p").find(string=True)
     assert graph["description"].startswith(" ".join(start.split())[:50])
     path = built(script).relative_to(SITE).as_posix()
     assert urlsplit(graph["url"]).path == f"/{path}"

@@ -35,7 +35,7 @@ def field_list(rows):
 def download(docname, file, text):
     """Return a link by which readers download ``file``, which lies beside the page."""
     target = {"reftarget": file, "refdoc": docname, "refdomain": ""}
-    return addnodes.download_reference(file, text, nodes.Text(text), **target)
+    return addnodes.download_reference(text, "", nodes.Text(text), **target)
 
 
 def fold(title, parts, name):

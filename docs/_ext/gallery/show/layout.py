@@ -140,22 +140,21 @@ def stays_open(node):
 
 
 def fold(section):
-    """Fold a section; its title and first paragraph stay visible, and what it makes."""
+    """Fold a section; its title and first paragraph stay visible, and what it makes.
+
+    The paragraph may have links, so it cannot be in the summary, which is a button. It
+    is behind the fold, and styles show it below the title.
+    """
     title, *rest = section.children
-    summary = [title]
+    lead = []
     if rest and isinstance(rest[0], nodes.paragraph):
-        lead = rest.pop(0)
-        summary.append(nodes.inline("", "", *lead.children, classes=["lead"]))
+        lead = [rest.pop(0)]
+        lead[0]["classes"].append("plumbing-lead")
     folded = list(takewhile(lambda node: not stays_open(node), rest))
     after = rest[len(folded) :]
-    section[:] = [
-        html(OPEN),
-        *summary,
-        html(CLOSE),
-        *folded,
-        html("</details>"),
-        *after,
-    ]
+    fold = [html(OPEN), title, html(CLOSE), *folded, html("</details>")]
+    section["classes"].append("has-plumbing")
+    section[:] = [*fold, *lead, *after]
 
 
 def arrange(app, doctree, docname):
