@@ -11,7 +11,7 @@ import subprocess
 import sys
 from functools import cache
 from importlib import metadata
-from itertools import combinations, groupby
+from itertools import combinations, groupby, pairwise
 from operator import itemgetter, le
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
@@ -317,6 +317,32 @@ def test_pages_are_listed_in_the_order_of_the_configuration():
     expected = [*order, *sorted(names - set(order))]
     for file in ("index.html", "auto_examples/index.html"):
         assert listed(SITE / file) == [expected, expected]
+
+
+def test_the_navigation_is_flat():
+    """It lists the home page, the pages in their order, and other documents."""
+    order = runpy.run_path(ROOT / "conf.py")["gallery_reading_order"]
+    pages = sorted(PAGES, key=lambda page: order.index(page.stem))
+    for file in (built(pages[1]), SITE / "index.html", SITE / "building.html"):
+        navigation = read(file).select_one(".bd-docs-nav")
+        assert not navigation.select("li li, details")
+        files = [SITE / "index.html", *map(built, pages), SITE / "building.html"]
+        links = navigation.select("a")
+        found = [(file.parent / x["href"].replace("#", file.name)) for x in links]
+        assert [path.resolve() for path in found] == files
+        (current,) = navigation.select("li.current.active")
+        assert current.a is links[files.index(file)]
+
+
+def test_pages_lead_to_each_other():
+    """By the links at their ends."""
+    order = runpy.run_path(ROOT / "conf.py")["gallery_reading_order"]
+    pages = sorted(PAGES, key=lambda page: order.index(page.stem))
+    for page, following in pairwise(pages):
+        link = read(built(page)).select_one(".prev-next-area .right-next")
+        assert file_of(page, link["href"]) == built(following)
+        link = read(built(following)).select_one(".prev-next-area .left-prev")
+        assert file_of(following, link["href"]) == built(page)
 
 
 def test_cards_have_a_dark_twin():

@@ -27,9 +27,8 @@ const {theme} = document.documentElement.dataset;
 document.querySelector(`article .only-${theme}`).loading = "eager";
 }
 </script>"""
-# A link may lead into a fold, or to a section that has one. A box that scrolls is
-# reached by keyboard if the theme sees that it scrolls: when a fold opens, it must look
-# again, as it does when the window changes.
+# A link may lead into a fold, or to a section that has one. A click on a link to where
+# the reader is already changes no address, but it shall open the fold again.
 FOLDS = """{
 const open = () => {
     const target = document.getElementById(location.hash.slice(1));
@@ -46,7 +45,6 @@ addEventListener("click", event => {
     const link = event.target.closest("a[href*='#']");
     if (link?.href == location.href) open();
 });
-addEventListener("toggle", () => dispatchEvent(new Event("resize")), true);
 }"""
 
 
