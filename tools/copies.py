@@ -1,15 +1,24 @@
-"""Copy what pages share from the page that comes first in reading order to the others.
+"""Write the copies: what pages share, and what README tells of them.
 
     make copies
 
 Pages import nothing from each other. Two definitions of the same name, at the top level
-of two pages, are a definition that these pages share, except those in ``OWN``.
+of two pages, are a definition that these pages share, except those in ``OWN``. They are
+copied from the page that comes first in reading order to the others.
+
+The table in README ends each of its lines with what a page finds: the first finding
+under *In short*.
 """
 
 import ast
+import re
 import runpy
+import sys
 
 from gallery import pages
+from gallery.show import findings
+
+README = pages.ROOT / "README.md"
 
 OWN = {"_", "main", "parse_flags", "SOLVERS", "STYLES"}
 
@@ -54,14 +63,35 @@ def copied(texts):
     return results
 
 
+def with_answers(text, scripts):
+    """Return the ``text`` of README with what the pages ``scripts`` find.
+
+    Raises ValueError if a page tells no finding, or has no line there.
+    """
+    for script in scripts:
+        finding = findings.markdown(findings.read(script).finding)
+        if not finding:
+            raise ValueError(f"{script.name} needs an admonition In short with a list")
+        (row,) = re.findall(rf"^\| \[`{script.name}`.*", text, re.MULTILINE)
+        name, question, _ = row.strip("| ").split(" | ", 2)
+        answer = finding.replace("|", r"\|")
+        text = text.replace(row, f"| {name} | {question} | {answer} |")
+    return text
+
+
 def main():
-    """Write the pages whose copies differ, and print their names."""
+    """Write the files whose copies differ, and print their names."""
     scripts = ordered(pages.scripts())
-    texts = [script.read_text() for script in scripts]
-    for script, before, after in zip(scripts, texts, copied(texts), strict=True):
-        if after != before:
-            script.write_text(after)
-            print(script.relative_to(pages.ROOT))
+    before = {file: file.read_text() for file in (*scripts, README)}
+    after = dict(zip(scripts, copied([before[x] for x in scripts]), strict=True))
+    try:
+        after[README] = with_answers(before[README], scripts)
+    except ValueError as error:
+        sys.exit(str(error))
+    for file, text in after.items():
+        if text != before[file]:
+            file.write_text(text)
+            print(file.relative_to(pages.ROOT))
 
 
 if __name__ == "__main__":
