@@ -9,7 +9,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upg
 PAGES = $$($(BIN)/python docs/_ext/gallery/pages.py)
 LOCK = $(COMPILE) requirements-docs.in $(PAGES) -o
 # One page alone: make html PAGE=plot_sgd_solvers
-ONE := $(if $(PAGE),-D gallery_page=$(PAGE) -t noplot)
+ONE := $(if $(PAGE),-D gallery_page=$(PAGE))
 # Sphinx warns of a document only when it reads it: after a failure it reads all again.
 FORGET := { rm -rf docs/_build/doctrees 2> /dev/null; exit 1; }
 
@@ -38,7 +38,7 @@ html: data  ## build the site into docs/_build/html; PAGE=plot_x runs that page 
 	@echo "The site is in $(SITE)/index.html"
 
 html-noplot: .venv/installed  ## the same, but run no page
-	$(SPHINX) -D plot_gallery=0 -t noplot $(SITE) || $(FORGET)
+	$(SPHINX) -D plot_gallery=0 $(SITE) || $(FORGET)
 	@echo "The site is in $(SITE)/index.html"
 
 serve: html  ## show the site on http://localhost:8000, on this machine alone
@@ -68,7 +68,7 @@ lint: .venv/installed  ## check style, spelling and safety
 	$(BIN)/python -m sphinxlint --ignore docs/_build --ignore docs/auto_examples docs examples
 	$(BIN)/zizmor --offline --quiet --strict-collection .github
 
-copies: .venv/installed  ## write what pages share from the first page to the others
+copies: .venv/installed  ## write what pages share, and README's answers
 	PYTHONPATH=docs/_ext $(BIN)/python tools/copies.py
 
 lock: .venv/installed  ## write requirements-docs.txt and requirements-uv.txt anew

@@ -27,7 +27,6 @@ extensions = [
     "gallery",  # this project's own, in docs/_ext
     "notfound.extension",
     "sphinx_copybutton",
-    "sphinx_llms_txt",
     "sphinxext.opengraph",
 ]
 exclude_patterns = ["_build"]
@@ -114,17 +113,11 @@ html_favicon = "docs/_static/favicon.svg"
 # https://sphinx-copybutton.readthedocs.io
 # https://sphinxext-opengraph.readthedocs.io
 # https://sphinx-notfound-page.readthedocs.io
-# https://sphinx-llms-txt.readthedocs.io
 
 # Blocks of code, and the command that runs a page.
 copybutton_selector = "div.highlight pre, .page-command code"
 copybutton_prompt_text = r">>> |\.\.\. |\$ |In \[\d*\]: "
 copybutton_prompt_is_regexp = True
 ogp_site_url = html_baseurl
-ogp_image = html_baseurl + "_images/sphx_glr_plot_sgd_solvers_001.png"
-ogp_image_alt = "Step sizes and training losses of four solvers on Fashion-MNIST"
+ogp_social_cards = {"enable": False}  # the extension draws others, with the figure
 notfound_urls_prefix = urlsplit(html_baseurl).path
-llms_txt_exclude = ["404"]
-llms_txt_summary = (
-    "Executable documentation about step sizes for stochastic optimizers."
-)

@@ -112,9 +112,9 @@ def without_times(log):
 
 
 def listed(file):
-    """Return the pages in the cards of an HTML file, and those in its navigation."""
+    """Return the pages in the list of an HTML file, and those in its navigation."""
     soup = BeautifulSoup(file.read_text(), "html.parser")
-    places = ".sphx-glr-thumbcontainer a", ".bd-docs-nav a"
+    places = ".sphx-glr-thumbcontainer a, .page-entry a", ".bd-docs-nav a"
     parts = [[link["href"] for link in soup.select(place)] for place in places]
     return [[PurePath(x).stem for x in part if "plot_" in x] for part in parts]
 

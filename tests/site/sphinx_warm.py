@@ -19,7 +19,6 @@ extensions = [
     "sphinx_markdown_builder",
     "notfound.extension",
     "sphinx_copybutton",
-    "sphinx_llms_txt",
     "sphinxext.opengraph",
 ]
 html_theme = "sphinx_book_theme"

@@ -24,9 +24,11 @@ from packaging.requirements import Requirement
 from PIL import Image
 
 from gallery.pages import read_block
+from gallery.show import findings
 from helpers import (
     DATA,
     HTML,
+    PAGE,
     PAGES,
     ROOT,
     SHA256,
@@ -239,19 +241,43 @@ def test_references_have_links(html):
 
 
 def test_open_graph(script, soup):
+    """Other sites show the title, the finding and a card of the size they ask for."""
     tags = soup.select("meta[property^='og:']")
     graph = {tag["property"].removeprefix("og:"): tag["content"] for tag in tags}
+    assert len(graph) == len(tags)
     title = soup.h1.find(string=True)
     assert graph["title"] == title
-    start = soup.select_one(".page-run ~ p").find(string=True)
-    assert graph["description"].startswith(" ".join(start.split())[:50])
+    expected = findings.plain(findings.read(script).finding)
+    (description,) = soup.select("meta[name=description]")
+    assert graph["description"] == description["content"] == expected != ""
     path = built(script).relative_to(SITE).as_posix()
     assert urlsplit(graph["url"]).path == f"/{path}"
-    image = PurePosixPath(urlsplit(graph["image"]).path)
-    assert image.name == f"sphx_glr_{script.stem}_001.png"
-    with Image.open(SITE / image.relative_to("/")) as figure:
-        assert figure.format == "PNG"
-    assert graph["image:alt"] == f"The figure of the page {title}"
+    assert graph["image:alt"].startswith(title)
+    check_card(graph)
+
+
+def check_card(graph):
+    """Check the image that ``graph`` names: its size, and that it shows something."""
+    with Image.open(SITE / urlsplit(graph["image"]).path.lstrip("/")) as card:
+        assert card.format == "PNG"
+        assert card.size == (1200, 630)
+        assert card.size == (int(graph["image:width"]), int(graph["image:height"]))
+        assert card.getpixel((0, 0)) == (255, 255, 255)
+        for side in ((0, 0, 450, 630), (500, 0, 1200, 630)):  # title, figure
+            assert card.crop(side).convert("L").getextrema()[0] < 60
+
+
+def test_every_document_has_a_preview():
+    """In whole sentences, with a card of its own."""
+    cards = []
+    for page in HTML:
+        tags = read(page).select("meta[property^='og:']")
+        graph = {tag["property"].removeprefix("og:"): tag["content"] for tag in tags}
+        if page.name not in ("search.html", "genindex.html"):
+            check_card(graph)
+            cards.append(graph["image"])
+            assert graph["description"][-1] in ".?!"
+    assert len(set(cards)) == len(cards) > len(PAGES)
 
 
 # The flagship
@@ -273,7 +299,9 @@ def test_parts_of_the_flagship(html):
     code = html.select(".highlight-Python")[-1].get_text()
     assert code.endswith("run_main(main, ARGV)\n")
     figures = html.select("img.sphx-glr-single-img")
-    assert [x["alt"] for x in figures] == 2 * ["Classification on fashion_mnist"]
+    finding = findings.plain(findings.read(PAGE).finding)
+    expected = f"Classification on fashion_mnist: {finding}"
+    assert [x["alt"] for x in figures] == 2 * [expected]
 
 
 @flagship
@@ -310,44 +338,53 @@ def test_references_of_the_flagship(html):
 # The lists of pages
 
 
-def test_pages_are_listed_in_the_order_of_the_configuration():
+def ordered_names():
+    """Return the names of the pages in reading order."""
     order = runpy.run_path(ROOT / "conf.py")["gallery_reading_order"]
     names = {page.stem for page in PAGES}
     assert set(order) <= names
-    expected = [*order, *sorted(names - set(order))]
+    return [*order, *sorted(names - set(order))]
+
+
+def test_pages_are_listed_in_the_order_of_the_configuration():
+    expected = ordered_names()
     for file in ("index.html", "auto_examples/index.html"):
         assert listed(SITE / file) == [expected, expected]
 
 
-def test_the_navigation_is_flat():
-    """It lists the home page, the pages in their order, and other documents."""
-    order = runpy.run_path(ROOT / "conf.py")["gallery_reading_order"]
-    pages = sorted(PAGES, key=lambda page: order.index(page.stem))
-    for file in (built(pages[1]), SITE / "index.html", SITE / "building.html"):
-        navigation = read(file).select_one(".bd-docs-nav")
-        assert not navigation.select("li li, details")
-        files = [SITE / "index.html", *map(built, pages), SITE / "building.html"]
-        links = navigation.select("a")
-        found = [(file.parent / x["href"].replace("#", file.name)) for x in links]
-        assert [path.resolve() for path in found] == files
-        (current,) = navigation.select("li.current.active")
-        assert current.a is links[files.index(file)]
+def test_the_home_page_has_what_each_page_asks_and_finds():
+    entries = read(SITE / "index.html").select(".page-entry")
+    for name, entry in zip(ordered_names(), entries, strict=True):
+        (script,) = (page for page in PAGES if page.stem == name)
+        page = findings.read(script)
+        assert page.question.endswith("?") and page.finding.startswith("**")
+        texts = [" ".join(x.get_text().split()) for x in entry.select("p")]
+        texts = [text.replace("\u2019", "'") for text in texts]
+        expected = page.title, page.question, page.finding
+        assert texts == [findings.plain(text) for text in expected]
 
 
-def test_pages_lead_to_each_other():
-    """By the links at their ends."""
-    order = runpy.run_path(ROOT / "conf.py")["gallery_reading_order"]
-    pages = sorted(PAGES, key=lambda page: order.index(page.stem))
-    for page, following in pairwise(pages):
-        link = read(built(page)).select_one(".prev-next-area .right-next")
-        assert file_of(page, link["href"]) == built(following)
-        link = read(built(following)).select_one(".prev-next-area .left-prev")
-        assert file_of(following, link["href"]) == built(page)
+def test_the_home_page_says_which_rule_to_use():
+    """Each line leads to the page that has the evidence."""
+    (table,) = read(SITE / "index.html").select("table.rules")
+    heads, *lines = [row.select("th, td") for row in table.select("tr")]
+    names = ["situation", "rule", "what it costs", "evidence"]
+    assert [head.get_text() for head in heads] == names
+    assert len(lines) >= 4
+    for line in lines:
+        assert all(cell.get_text().strip() for cell in line)
+        assert PurePosixPath(line[-1].a["href"]).stem in ordered_names()
+
+
+CARDS = {
+    "index.html": ".page-entry img",
+    "auto_examples/index.html": ".sphx-glr-thumbcontainer img",
+}
 
 
 def test_cards_have_a_dark_twin():
-    for page in ("index.html", "auto_examples/index.html"):
-        images = read(SITE / page).select(".sphx-glr-thumbcontainer img")
+    for page, selector in CARDS.items():
+        images = read(SITE / page).select(selector)
         assert len(images) == 2 * len(PAGES)
         for light, dark in zip(images[::2], images[1::2], strict=True):
             assert "only-light" in light["class"] and "only-dark" in dark["class"]
@@ -362,11 +399,19 @@ def test_cards_have_a_dark_twin():
             assert shades[0] > 200 and shades[1] < 60
 
 
+def test_the_home_page_waits_for_one_image_alone():
+    """No other is fetched before it is seen, and none is there twice."""
+    images = read(SITE / "index.html").select("article img")
+    eager = [image for image in images if image.get("loading") != "lazy"]
+    assert eager == images[:1]
+    assert len({image["src"] for image in images}) == len(images)
+
+
 def test_cards_tell_pages_apart():
     """A fifth of any two is different, as far as 40 x 28 pixels show."""
     cards = {}
-    for card in read(SITE / "index.html").select(".sphx-glr-thumbcontainer"):
-        name = PurePosixPath(card.a["href"].partition("#")[0]).stem
+    for card in read(SITE / "index.html").select(".page-entry"):
+        name = PurePosixPath(card.a["href"]).stem
         for image in card.select("img"):
             assert PurePosixPath(image["src"]).name.startswith(f"sphx_glr_{name}_card")
             with Image.open(SITE / image["src"]) as picture:
@@ -460,15 +505,29 @@ def test_sitemap_names_the_pages():
 
 
 def test_llms_txt():
-    """A title, a summary, and links to the source of every page."""
-    title, _, summary, *lines = (SITE / "llms.txt").read_text().splitlines()
+    """A title, a summary, and all documents as Markdown, each with what it is about."""
+    title, _, summary, _, *lines = (SITE / "llms.txt").read_text().splitlines()
     assert title == "# Stochastic solver gallery"
     assert summary.startswith("> Executable documentation")
-    links = dict(re.findall(r"\[(.+)\]\((.+)\)", "\n".join(lines)))
-    assert {read(built(page)).h1.find(string=True) for page in PAGES} < set(links)
-    found = {urlsplit(link).path.lstrip("/") for link in links.values()}
-    sources = {x.relative_to(SITE).as_posix() for x in SITE.rglob("_sources/**/*.rst")}
-    assert found == sources - {"_sources/404.rst"}
+    found = [re.fullmatch(r"- \[.+\]\((.+)\): .+[.?!]", line)[1] for line in lines]
+    files = [urlsplit(link).path.lstrip("/") for link in found]
+    pages = {page.relative_to(SITE).with_suffix(".md").as_posix() for page in HTML}
+    assert set(files) == pages - {"404.md", "genindex.md", "search.md"}
+    assert [PurePosixPath(x).stem for x in files[: len(PAGES)]] == ordered_names()
+
+
+def test_pages_as_markdown(script):
+    """All of the text and the code, and no markup but Markdown's."""
+    text = built(script).with_suffix(".md").read_text()
+    page = findings.read(script)
+    start = text[text.index("# ") :]
+    assert start.startswith(f"# {page.title}\n")
+    assert "**In short**" in text
+    assert "**{1}**".format(*page.finding.split("**")) in text
+    for code in read(built(script)).select(".highlight-Python pre"):
+        assert f"```python\n{code.get_text().strip()}" in text
+    outside = re.sub("```.*?```|`.*?`", "", text, flags=re.DOTALL)
+    assert not re.search(r"^\.\. |::$|:\w+:`|<(div|img|p|details|script)\b", outside)
 
 
 def test_a_missing_page_can_be_anywhere():

@@ -13,11 +13,14 @@ from sphinx_gallery.directives import imgsgnode
 from gallery import pages, run, settings, stale
 from gallery.show import (
     frame,
+    home,
     images,
     layout,
     links,
+    llms,
     mathematics,
     notebooks,
+    preview,
     sitemap,
 )
 
@@ -25,9 +28,10 @@ from gallery.show import (
 def tell_sphinx_gallery(app, config):
     """Give sphinx-gallery its options; those in conf.py and on a command line win."""
     order = pages.Order(tuple(config.gallery_reading_order))
-    orders = {"within_subsection_order": order, "minigallery_sort_order": order}
     conf = config.sphinx_gallery_conf
-    config.sphinx_gallery_conf = run.options(config) | orders | conf
+    config.sphinx_gallery_conf = (
+        run.options(config) | {"within_subsection_order": order} | conf
+    )
 
 
 def setup(app):
@@ -54,20 +58,25 @@ def setup(app):
     # sphinx-gallery runs the pages that changed: see ``run.options`` for its hooks.
     # Sphinx reads the documents that changed.
     app.connect("env-get-outdated", stale.read_again)
+    app.add_directive("page-list", home.PageList)
     app.add_transform(frame.Frame)
+    app.add_transform(images.FirstFigure)
     app.add_transform(images.DarkImages)
     # Sphinx writes them.
     app.connect("doctree-resolved", images.register)
-    app.setup_extension("sphinx_markdown_builder")  # for the text of notebooks
+    app.setup_extension("sphinx_markdown_builder")  # for notebooks and llms.txt
     app.connect("doctree-resolved", notebooks.write)
     app.connect("doctree-resolved", layout.arrange)
+    app.connect("doctree-resolved", llms.write)
     app.add_node(imgsgnode, html=(images.visit_figure, None), override=True)
     app.add_html_math_renderer("mathml", *mathematics.RENDERERS)
     app.add_js_file(None, body=images.MODE)
     app.add_js_file(None, body=layout.FOLDS)
     app.connect("html-page-context", images.make_valid)
+    app.connect("html-page-context", preview.describe, priority=400)  # before opengraph
     # The build ends.
     app.connect("build-finished", sitemap.write)
+    app.connect("build-finished", llms.write_list)
     app.connect("build-finished", links.check)
     app.connect("build-finished", stale.keep)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -36,6 +36,11 @@ def copy_of(script, srcdir):
     return Path(srcdir, BUILT, path.relative_to(EXAMPLES))
 
 
+def docname_of(script):
+    """Return the name of the document that sphinx-gallery makes of ``script``."""
+    return f"{BUILT}/{script.relative_to(EXAMPLES).with_suffix('').as_posix()}"
+
+
 @dataclass(frozen=True)
 class Order:
     """A key that sorts pages by ``names``; pages that it does not name come last."""
@@ -47,6 +52,11 @@ class Order:
         name = Path(path).stem
         known = name in self.names
         return self.names.index(name) if known else len(self.names), name
+
+
+def in_order(config):
+    """Return the paths of all pages in the order in which they are best read."""
+    return sorted(scripts(), key=Order(tuple(config.gallery_reading_order)))
 
 
 # Requirements

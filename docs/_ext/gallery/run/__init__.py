@@ -20,7 +20,6 @@ def options(config):
     return {
         "examples_dirs": f"../{pages.EXAMPLES.name}",  # relative to docs/
         "gallery_dirs": pages.BUILT,
-        "backreferences_dir": f"{pages.BUILT}/backreferences",  # wanted by minigallery
         "filename_pattern": rf"/{config.gallery_page or 'plot_.*'}\.py$",
         # Before a page and after it. Its times are hidden last, when all is written.
         "reset_modules": (*reset, *["gallery.run.times.hide"] * timeless),

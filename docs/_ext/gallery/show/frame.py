@@ -140,11 +140,6 @@ class Frame(SphinxTransform):
         section.insert(1, way(self.config, docname, path, facts, cost))
         if facts:
             self.add_foot(foot(self.config, facts))
-            base, title = self.config.html_baseurl, section[0].astext()
-            self.env.metadata[docname] |= {
-                "og:image": f"{base}_images/sphx_glr_{path.stem}_001.png",
-                "og:image:alt": f"The figure of the page {title}",
-            }
         # The archive holds the two downloads above it, but not the notebook of this
         # site. The memory is at the top.
         for container in containers(self.document, "sphx-glr-download-zip"):

@@ -9,7 +9,9 @@ from sphinx.transforms import SphinxTransform
 from sphinx.util import logging
 from sphinx_gallery.directives import imgsgnode
 
+from gallery import pages
 from gallery.run.figures import beside, description_id
+from gallery.show import findings
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,22 @@ addEventListener("afterprint", () => {
     for (const fold of folds) fold.open = false;
 });
 }"""
+
+
+class FirstFigure(SphinxTransform):
+    """Say in the description of the first figure of a page what the page finds."""
+
+    default_priority = 490  # before the dark image takes the description
+
+    def apply(self):
+        """Add the first finding to the title of the figure."""
+        docname = self.env.docname
+        if pages.is_page(docname):
+            script = Path(self.env.srcdir, f"{docname}.py")
+            finding = findings.plain(findings.read(script).finding)
+            figure = next(self.document.findall(imgsgnode), None)
+            if figure is not None and finding:
+                figure["alt"] = f"{figure['alt']}: {finding}"
 
 
 class DarkImages(SphinxTransform):
@@ -59,11 +77,12 @@ class DarkImages(SphinxTransform):
                 light["width"], light["height"] = map(str, image.size)
             # Lazy, for then a browser fetches only the image that it shows; no link,
             # which Sphinx makes of an image with a width.
-            light["loading"] = "lazy"
+            light.setdefault("loading", "lazy")
             light["classes"].append("no-scaled-link")
             if beside(path, "_dark").exists():
                 dark = light.deepcopy()
                 dark["uri"] = beside(Path(light["uri"]), "_dark").as_posix()
+                dark["loading"] = "lazy"
                 light["classes"].append("only-light")
                 dark["classes"].append("only-dark")
                 light.parent.insert(light.parent.index(light) + 1, dark)
