@@ -107,6 +107,7 @@ html_sidebars = {"**": ["search-button-field.html", "sidebar-nav.html"]}
 templates_path = ["docs/_templates"]
 html_static_path = ["docs/_static"]
 html_css_files = ["gallery.css"]
+html_js_files = [("gallery.js", {"defer": "defer"})]
 html_favicon = "docs/_static/favicon.svg"
 
 # -- Around the pages ------------------------------------------------------------------
