@@ -237,7 +237,7 @@ def compare_exceptions():
 # The network, made in ``main``, has 16 hidden units and 12,730 parameters.
 def cross_entropy(net, params, images, labels):
     """Return the mean cross-entropy of a minibatch."""
-    logits = net.apply(params, images.reshape(len(images), -1) / 255)
+    logits = net.apply(params, images)
     return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 

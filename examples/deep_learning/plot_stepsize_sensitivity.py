@@ -178,9 +178,9 @@ def load(dataset, split, size):
             for url in builder.url_infos:  # or a dead host is asked for minutes
                 requests.head(url, timeout=5).raise_for_status()
             builder.download_and_prepare()
-        config = tfds.ReadConfig(try_autocache=False)  # warns where a part is read
-        examples = builder.as_dataset(split, read_config=config, as_supervised=True)
-        return next(examples.batch(size).as_numpy_iterator()), builder.info
+        config = tfds.ReadConfig(try_autocache=False)  # or reading a part warns
+        data = builder.as_dataset(split=split, read_config=config, as_supervised=True)
+        return next(data.batch(size).as_numpy_iterator()), builder.info
     except Exception as error:  # each library raises errors of its own
         folder = f"{tfds.core.constants.DATA_DIR}/{dataset}"
         sys.exit(f"{folder} cannot be read or made: {error!r:.200}\n{REMEDY}")

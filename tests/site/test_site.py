@@ -11,7 +11,7 @@ import subprocess
 import sys
 from functools import cache
 from importlib import metadata
-from itertools import combinations, groupby, pairwise
+from itertools import combinations, groupby
 from operator import itemgetter, le
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
