@@ -126,6 +126,20 @@ def test_the_notebook_has_the_code_of_the_script(script, notebook):
     assert cells == sources
 
 
+def test_the_notebook_says_how_a_setting_is_changed(notebook, tmp_path):
+    """The last cell reads what stands there for ARGV, and refuses what is too small."""
+    replacement = re.search(r"`(\[.*\])`", ADVICE)[1]
+    assert ast.literal_eval(replacement) == ["page", "--num_seeds=1"]
+    *others, last = [x.source for x in notebook.cells if x.cell_type == "code"][1:]
+    assert last.count("ARGV") == 1
+    changed = last.replace("ARGV", replacement.replace("=1", "=0"))
+    script = tmp_path / "script.py"
+    script.write_text("\n\n".join([*others, changed]))
+    run = run_script(script)
+    assert run.returncode != 0
+    assert "num_seeds" in run.stderr.splitlines()[-1]
+
+
 def text_of(notebook):
     """Return the Markdown of a notebook, without the blocks of code in it."""
     text = "\n".join(x.source for x in notebook.cells if x.cell_type == "markdown")
