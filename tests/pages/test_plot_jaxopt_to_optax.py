@@ -1,16 +1,18 @@
-"""The page on leaving JAXopt: its rows, steps, prose, tables and figure.
+"""The page on leaving JAXopt: its rows, steps, prose, tables, figure and findings.
 
 The day that JAXopt cannot be imported, the tests of golden paths still hold: they need
 what its solvers did, not JAXopt. The fixture ``page`` and what uses it do need it.
 """
 
 import contextlib
+import inspect
 import io
 import json
+import os
 import re
 import sys
 import textwrap
-from functools import partial
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import jax
@@ -19,10 +21,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import pytest
+import tensorflow_datasets as tfds
 from jax.flatten_util import ravel_pytree
 
+from environment import CAME
 from golden import make
-from helpers import Linear, plotted, printed
 
 POLYAK = ["PolyakSGD", "PolyakSGD, SPS+", "PolyakSGD, momentum"]
 SEARCHES = [f"ArmijoSGD, {how}" for how in ("increase", "conservative", "goldstein")]
@@ -177,6 +180,11 @@ def test_an_update_serves_lbfgs(page):
     assert float(x) == pytest.approx(0, abs=1e-5)
 
 
+def parabola(stepsize):
+    """Return x^2 / 2 after a step from 1 along its gradient."""
+    return (1 - stepsize) ** 2 / 2
+
+
 @pytest.mark.parametrize(
     "rate, cap, maxls, expected",
     [
@@ -200,27 +208,39 @@ def test_searches_by_hand(page, rate, cap, maxls, expected, double):
     """
     with jax.enable_x64(double):
         rate = jnp.array(rate)
-        value, slope = jnp.array(0.5), jnp.array(1.0)
-
-        def trial(rate):
-            return (1 - rate) ** 2 / 2
-
-        found = page.search_goldstein(trial, rate, value, slope, 0.1, cap, maxls)
+        value, squared_norm = jnp.array(0.5), jnp.array(1.0)
+        limits = 0.1, cap, maxls
+        found = page.search_goldstein(parabola, rate, value, squared_norm, *limits)
         assert found.dtype == rate.dtype
     assert float(found) == pytest.approx(expected, rel=1e-12 if double else 1e-6)
 
 
+@pytest.mark.parametrize(
+    "aggressiveness, ends", [(0.9, True), (0.7, True), (0.5, False), (0.4, False)]
+)
+def test_a_search_ends_if_aggressiveness_is_above_a_half(page, aggressiveness, ends):
+    """Else, it goes on changing the step size, as long as ``maxls`` allows."""
+
+    def search(start, maxls):
+        limits = 1 - aggressiveness, 10.0, maxls
+        arguments = jnp.array(start), jnp.array(0.5), jnp.array(1.0)
+        return float(page.search_goldstein(parabola, *arguments, *limits))
+
+    for start in (0.01, 0.3, 0.9, 1.7, 10.0):
+        assert (search(start, 20) == search(start, 19)) == ends
+
+
 def test_sps_plus_makes_no_step_uphill(page):
     """Below the minimum that it assumes, zero, it stays where it is."""
-    pair = page.make_pairs(lambda x: x**2 - 1, 1.0)["PolyakSGD, SPS+"]
-    assert page.step(0.5, *pair) == (0.5, 0.5)
+    row = make.make_rows(page, lambda x: x**2 - 1)["PolyakSGD, SPS+"]
+    assert page.step_once(*row, jnp.array(0.5)) == (0.5, 0.5)
 
 
 @pytest.mark.parametrize("row", SEARCHES)
 def test_searches_tolerate_rounding(page, row):
     """A decrease lost in the rounding of the loss is enough if little was asked."""
-    search = page.make_searches(lambda x: 1 + x**2 / 2, 1.0, 0.9)[row]
-    assert page.step(1e-5, *search) == (0, 0)
+    search = make.make_rows(page, lambda x: 1 + x**2 / 2, 1.0, 0.9)[row]
+    assert page.step_once(*search, jnp.array(1e-5)) == (0, 0)
 
 
 @pytest.mark.parametrize("double", [False, True])
@@ -269,13 +289,10 @@ def count_evaluations(init, make_update, problem):
 
 
 def test_goldstein_needs_as_many_evaluations_as_in_jaxopt(page, golden):
-    def solvers(fun):
-        return page.make_searches(fun, make.CAP, make.AGGRESSIVENESS)[GOLDSTEIN]
-
-    solver, transformation = solvers(make.fun)
+    solver, transformation = make.make_rows(page)[GOLDSTEIN]
     old = count_evaluations(
         solver.init_state,
-        lambda fun: jax.jit(solvers(fun)[0].update),
+        lambda fun: jax.jit(make.make_rows(page, fun)[GOLDSTEIN][0].update),
         golden["problem"],
     )
     new = count_evaluations(
@@ -301,28 +318,27 @@ def old_updates(rows):
     return {row: jax.jit(solver.update) for row, (solver, _) in rows.items()}
 
 
-def snippets():
-    """Return the code blocks in the page's prose."""
-    text = re.sub("(?m)^# ?", "", make.PAGE.read_text())
-    block = r"(?m)^( *)\.\. code-block:: python\n\n((?:\1   .*\n|\n)+)"
-    return [textwrap.dedent(code) for _, code in re.findall(block, text)]
+def prose():
+    return re.sub("(?m)^# ?", "", make.PAGE.read_text())
 
 
-def test_the_two_loops_side_by_side(jaxopt, golden):
+def test_the_two_loops(page, jaxopt, golden):
     """What they define makes the same steps, and does make steps."""
-    in_jaxopt, in_optax, _ = snippets()
+    (code,) = re.findall(r"(?m)^\.\. code-block:: python\n\n((?: {3}.*\n)+)", prose())
+    _, in_jaxopt, in_optax = re.split("# JAXopt\n|# Optax\n", textwrap.dedent(code))
     problem = map(np.array, golden["problem"].values())
-    names = {"fun": make.fun, "minibatches": list(zip(*problem, strict=True))}
-    names |= {"jax": jax, "jaxopt": jaxopt, "optax": optax}
-    assert in_jaxopt.startswith("# JAXopt\n") and in_optax.startswith("# Optax\n")
+    first, *minibatches = zip(*problem, strict=True)
+    names = {"jax": jax, "make_update": page.make_update, "loss_fun": make.fun}
+    names |= {"minibatch": first}
     ends = []
-    for code in in_jaxopt, in_optax:
-        space = names | {"params": make.make_start()}
+    polyak = jaxopt.PolyakSGD(make.fun), optax.polyak_sgd()
+    for code, solver in zip((in_jaxopt, in_optax), polyak, strict=True):
+        space = names | {"params": make.make_start(), "solver": solver}
         exec(code, space)
-        for minibatch in space["minibatches"]:
-            step = space["update"](space["params"], space["state"], *minibatch)
-            space["params"], space["state"] = step
+        for space["minibatch"] in minibatches:
+            exec("params, state = update(params, state, *minibatch)", space)
         ends.append(ravel_pytree(space["params"])[0])
+    assert "``params, state = update(params, state, *minibatch)`` is a step" in prose()
     assert np.array_equal(*ends)
     assert np.abs(ends[0]).max() > 0.1
 
@@ -330,8 +346,9 @@ def test_the_two_loops_side_by_side(jaxopt, golden):
 @pytest.mark.parametrize("c, cap", [(0.5, 1.0), (0.2, 1.0), (2.0, 1.0), (0.5, 0.3)])
 def test_the_chain_for_a_constant(page, c, cap):
     """On x^2 from 3, where loss / norm(gradient)^2 is 1 / 4."""
+    (code,) = re.findall(r"(?s)``(optax\.chain\(optax\.scale_by_polyak.*?)``", prose())
     space = {"optax": optax, "c": c, "max_stepsize": cap}
-    exec(snippets()[-1], space)
+    exec(f"solver = {code}", space)
     x, _ = run_update(page, jnp.square, space["solver"], jnp.array(3.0))
     assert float(x) == pytest.approx(3 - 6 * min(1 / (4 * c), cap), abs=1e-6)
 
@@ -413,17 +430,19 @@ def test_an_update_that_is_not_jitted_rounds_differently(page, golden):
 def test_caps_beyond_the_first_step_size(page, row, cap, same):
     """On x^2 / 16 from 16 every step size up to 7.2 * 2 suits, so the cap is taken."""
 
-    def step(**changes):
-        search = page.make_searches(lambda x: x**2 / 16, cap, 0.9)[row]
-        return page.step(16.0, *search, **changes)
-
+    code = "state = optax.tree.set(solver.init(params), learning_rate=cap)"
+    assert f"``{code}``" in prose()
+    solver, replacement = make.make_rows(page, lambda x: x**2 / 16, cap, 0.9)[row]
+    x = jnp.array(16.0)
     with jax.disable_jit():
-        old, new = step()
+        old, new = page.step_once(solver, replacement, x)
         assert old == pytest.approx(16 - 2 * cap)
         assert (old == new) == same
         if row != GOLDSTEIN:
-            old, new = step(learning_rate=cap)
-            assert old == new
+            space = {"optax": optax, "solver": replacement, "params": x, "cap": cap}
+            exec(code, space)
+            new, _ = page.make_update(solver.fun, replacement)(x, space["state"])
+            assert old == float(new)
 
 
 def test_optax_still_divides_by_scaling(page):
@@ -448,16 +467,14 @@ def armijo_in_optax(fun, slope, start):
 
 
 def test_exceptions_by_hand(page):
-    """At 2 the slope of x^2 - log(x) is 3.5, at 16 that of x^2 / 16 is 2."""
+    """At 2 the slope of x^2 - log(x) is 3.5."""
     with np.errstate(invalid="ignore"):
         rate = armijo_in_optax(lambda x: x**2 - np.log(x), 3.5, 2.0)
     assert rate < 1.5
-    exceptions = page.make_exceptions()
+    exceptions = page.compare_exceptions()
     expected = {
         "loss of a trial is NaN": (2 - 4 * 3.5, 2 - rate * 3.5),
         "gradient is zero": (np.nan, 0.0),
-        "cap is 4": (16 - 4 * 2, 16 - 1.5 * 2),
-        "cap is 4, learning_rate=4 is set": (8, 8),
     }
     assert list(exceptions) == list(expected)
     for case, pair in expected.items():
@@ -467,57 +484,38 @@ def test_exceptions_by_hand(page):
 # Training
 
 
-def test_follow(page):
-    """The first minibatch makes the state; each start is followed alone, from itself.
-
-    Parameters grow by what a minibatch says, and by the state, which counts.
-    """
-
-    @jax.jit
-    def update(params, state, x):
-        return {"a": params["a"] + x + state}, state + 1
-
-    def init(params, x):
-        return x
-
-    def fun(params, x):
-        return 10 * params["a"].sum() + x
-
-    minibatches = [[(np.float32(x),) for x in row] for row in ([100, 1, 2], [0, 5, 6])]
-    starts = [({"a": jnp.array([k, 0.0])}, minibatches[k]) for k in range(2)]
-    paths, losses = page.follow(fun, init, update, starts)
-    assert np.array_equal(paths["a"][0], [[0, 0], [101, 101]])
-    assert np.array_equal(paths["a"][1], [[1, 0], [6, 5]])
-    assert np.array_equal(losses, [[1, 2022], [15, 116]])
-
-
 def test_compare(page):
-    """Differences are the largest of all parameters, losses those of both sides."""
+    """The first minibatch makes the state; each start is followed from itself.
+
+    Differences are the largest of all parameters.
+    """
 
     def fun(params, x):
         return params["a"].sum() + params["b"].sum()
 
     def update(params, state, x):
-        return {"a": params["a"] - 1, "b": params["b"] - jnp.array([1, 4.0])}, state
+        new = {"a": params["a"] - 1, "b": params["b"] - jnp.array([1, 4.0])}
+        return jax.tree.map(lambda leaf: leaf - x - state, new), state
 
-    solver = SimpleNamespace(fun=fun, init_state=lambda *_: 0, update=update)
-    params = {"a": jnp.zeros(3), "b": jnp.zeros(2)}
-    starts = [(params, [(np.float32(0),)] * 4)] * 2
-    differences, losses = page.compare(starts, (solver, optax.sgd(1.0)))
-    assert np.array_equal(differences, [[0, 3, 6]] * 2)
-    assert np.array_equal(losses[0], [[0, -8, -16]] * 2)
-    assert np.array_equal(losses[1], [[0, -5, -10]] * 2)
+    solver = SimpleNamespace(fun=fun, init_state=lambda _, x: x, update=update)
+    minibatches = [[(np.float32(x),) for x in row] for row in ([7, 0, 1], [0, 5, 6])]
+    starts = [
+        ({"a": jnp.full(3, start), "b": jnp.zeros(2)}, minibatches[i])
+        for i, start in enumerate((0.0, 8.0))
+    ]
+    differences = page.compare(solver, optax.sgd(1.0), starts)
+    assert np.array_equal(differences, [[10, 21], [8, 17]])
 
 
-def test_mean_loss(page):
+def test_cross_entropy(page):
+    """By hand, for a linear network."""
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 256, (4, 8, 8, 1)), random.integers(0, 10, 4)
-    net = Linear(1, 10)
     layer = {"kernel": random.normal(size=(64, 10)), "bias": random.normal(size=10)}
-    params = {"params": {"Dense_0": layer}}
     logits = images.reshape(4, 64) / 255 @ layer["kernel"] + layer["bias"]
     losses = np.log(np.exp(logits).sum(axis=1)) - logits[range(4), labels]
-    loss = page.mean_loss(net, params, images, labels)
+    net = page.nn.Dense(10)
+    loss = page.cross_entropy(net, {"params": layer}, images, labels)
     assert float(loss) == pytest.approx(losses.mean(), rel=1e-5)
 
 
@@ -525,35 +523,35 @@ def test_mean_loss(page):
 
 
 def run_page(page, *flags):
-    """Run ``main``; tell all that came of it, and what each solver started from.
+    """Run ``main``; tell all that came of it, and what it compared and printed.
 
-    The network is a linear one, as what is compared here are solvers. ``settings`` are
-    those that rows were made with.
+    ``settings`` are those that solvers were made with.
     """
-    follow, followed, settings = page.follow, [], []
+    compare, make_optax_solvers = page.compare, page.make_optax_solvers
+    compared, settings = [], []
 
-    def watched(fun, init, update, starts):
-        followed.append(starts)
-        return follow(fun, init, update, starts)
+    def watched(*arguments):
+        compared.append(arguments)
+        return compare(*arguments)
 
-    def watch(make):
-        return lambda fun, *given: settings.append(given) or make(fun, *given)
+    def watch(*limits):
+        settings.append(limits)
+        return make_optax_solvers(*limits)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page, "follow", watched)
-        for name in ("make_pairs", "make_searches"):
-            patch.setattr(page, name, watch(getattr(page, name)))
-        patch.setattr(page, "CNN", Linear)
-        with contextlib.redirect_stdout(io.StringIO()) as log:
-            results, exceptions = page.main(["page", *flags])
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(io.StringIO()) as log,
+    ):
+        patch.setattr(page, "compare", watched)
+        patch.setattr(page, "make_optax_solvers", watch)
+        differences = page.main(["page", *flags])
     figure = plt.gcf()
     plt.close(figure)
     return SimpleNamespace(
-        results=results,
-        exceptions=exceptions,
+        differences=differences,
         log=log.getvalue(),
         figure=figure,
-        followed=followed,
+        compared=compared,
         settings=settings,
     )
 
@@ -569,88 +567,87 @@ def small(page):
     return run_page(page, *SMALL)
 
 
-def check_parity(results):
-    """Check that all rows agree to the last digit, but momentum, to a few."""
-    assert list(results) == ROWS
-    for row, (differences, losses) in results.items():
-        if row == MOMENTUM:
-            assert differences.max() < 1e-5
-        else:
-            assert np.all(differences == 0), row
-            assert np.array_equal(*losses)
-        assert np.array_equal(*losses[:, :, 0])
+def check_exact(differences):
+    """Check that all rows agree to the last digit, but momentum."""
+    assert list(differences) == ROWS
+    assert all(np.all(differences[row] == 0) for row in ROWS if row != MOMENTUM)
 
 
 def test_parity(small):
-    check_parity(small.results)
-    for differences, losses in small.results.values():
-        assert differences.shape == (2, 4) and losses.shape == (2, 2, 4)
-        assert np.all(np.isfinite(losses)) and len(np.unique(losses)) > 4
+    check_exact(small.differences)
+    assert all(rows.shape == (2, 4) for rows in small.differences.values())
+    assert small.differences[MOMENTUM].max() < 1e-6
 
 
 @pytest.mark.parametrize("row", SEARCHES)
 def test_another_aggressiveness(page, small, row):
     """The searches agree with it as well, and are others than by default."""
-    fun = jax.jit(partial(page.mean_loss, Linear(2, 10)))
-    search = page.make_searches(fun, 1.0, 0.5)[row]
-    differences, losses = page.compare(small.followed[0], search)
-    assert np.all(differences == 0) and np.array_equal(*losses)
-    assert not np.array_equal(losses, small.results[row][1])
+    solver, _, starts = small.compared[0]
+    pairs = [make.make_rows(page, solver.fun, 1.0, a)[row] for a in (0.5, 0.9)]
+    for pair in pairs:
+        assert np.all(page.compare(*pair, starts) == 0)
+    (careful, _), (_, bold) = pairs
+    assert np.all(page.compare(careful, bold, starts).max(axis=1) > 1e-3)
+
+
+def test_rows_differ(page, small):
+    """No solver agrees with the replacement of another."""
+    solvers = [solver for solver, _, _ in small.compared[:5]]
+    _, _, starts = small.compared[0]
+    for solver, (_, other, _) in zip(solvers, small.compared[1:6], strict=True):
+        assert page.compare(solver, other, starts).max() > 1e-6
 
 
 def test_all_start_alike(small):
     """Both sides of all rows, from the same parameters and minibatches."""
-    first, *others = small.followed
-    assert len(others) == 13
-    for other in others:
-        leaves = map(jax.tree.leaves, (first, other))
-        assert all(map(np.array_equal, *leaves))
-    losses = [losses[:, :, 0] for _, losses in small.results.values()]
-    assert all(np.array_equal(losses[0], loss) for loss in losses)
+    starts = [starts for _, _, starts in small.compared]
+    assert len(starts) == 7
+    assert all(start is starts[0] for start in starts)
 
 
 def test_rows_are_made_with_the_settings(small):
-    assert {(0.5,), (0.5, 0.8)} < set(small.settings)
+    assert small.settings == [(0.5, 0.8), (4.0, 0.9)]
 
 
 def test_seeds_differ(small):
-    (params, minibatches), (other_params, other_minibatches) = small.followed[0]
+    _, _, ((params, minibatches), (other_params, other_minibatches)) = small.compared[0]
     assert len(minibatches) == len(other_minibatches) == 3 + 2
     images = [x for x, _ in (*minibatches, *other_minibatches)]
     assert len({x.tobytes() for x in images}) == 10
     assert {x.shape for x in images} == {(16, 28, 28, 1)}
-    kernels = [p["params"]["Dense_0"]["kernel"] for p in (params, other_params)]
-    assert {kernel.shape for kernel in kernels} == {(784, 2 * 10)}
+    kernels = [p["params"]["layers_0"]["kernel"] for p in (params, other_params)]
+    assert {kernel.shape for kernel in kernels} == {(784, 4 * 2)}
     assert not np.array_equal(*kernels)
 
 
-def test_printed_numbers_are_those_returned(small):
-    above, below = (table.splitlines() for table in small.log.split("\n\n"))
-    title = "largest difference of parameters      median  lowest highest"
-    assert above[0] == title
-    assert below[0].split() == ["x", "after", "one", "step", "JAXopt", "Optax"]
-    for line, (row, (differences, _)) in zip(
-        above[1:], small.results.items(), strict=True
-    ):
-        assert line[:36].strip() == row
-        each = differences.max(axis=1)
-        numbers = [f"{x:.0e}" for x in (np.median(each), each.min(), each.max())]
-        assert [*map(float, line[36:].split())] == [*map(float, numbers)]
-    for line, (case, pair) in zip(below[1:], small.exceptions.items(), strict=True):
-        assert line[:36].strip() == case
-        numbers = [float(x) for x in line[36:].split()]
-        assert numbers == pytest.approx(pair, abs=1e-3, nan_ok=True)
-    assert {len(line) for line in above} == {60}
-    assert {len(line) for line in below} == {52}
+def rows_of(table):
+    """Return the cells of each row of a printed table: its columns are ruled."""
+    caption, header, rule, *rows = table.splitlines()
+    assert caption.endswith(":") and set(rule) == {" ", "-"}
+    assert {len(line) for line in (header, rule, *rows)} == {len(rule)}
+    assert max(len(caption), len(rule)) <= 64
+    columns = [match.span() for match in re.finditer("-+", rule)]
+    return [[row[slice(*column)].strip() for column in columns] for row in rows]
 
 
 def test_tables(page, capsys):
-    """Median, lowest and highest of the seeds, of the largest of all steps."""
-    differences = np.array([[0, 9e-6, 1e-6], [0, 0, 0], [0, 1e-7, 3e-7]])
-    page.print_tables({"a row": (differences, None)}, {"a case": (np.nan, -1.25)})
+    """The largest difference of all seeds and steps; exceptions with three digits."""
+    differences = {"one": np.array([[0, 9.4e-6], [3e-7, 0]]), "two": np.zeros((2, 2))}
+    exceptions = {"a case": (np.nan, -1.25)}
+    page.print_tables(differences, {"its": None, "another": None}, exceptions)
     above, below = capsys.readouterr().out.split("\n\n")
-    assert above.splitlines()[1].split() == ["a", "row", "3e-07", "0.0", "9e-06"]
-    assert below.splitlines()[1].split() == ["a", "case", "nan", "-1.250"]
+    assert rows_of(above) == [["one", "its", "9e-06"], ["two", "another", "0.0"]]
+    assert rows_of(below) == [["a case", "nan", "-1.250"]]
+
+
+def test_the_table_has_the_pairs_that_are_compared(page, small):
+    above, below = map(rows_of, small.log.split("\n\n"))
+    assert [row[0] for row in above] == ROWS
+    assert [row[1] for row in above] == list(page.make_optax_solvers(1.0, 0.9))
+    assert [float(row[2]) for row in above] == pytest.approx(
+        [rows.max() for rows in small.differences.values()], rel=0.1
+    )
+    assert [row[0] for row in below] == list(page.compare_exceptions())
 
 
 def test_two_runs_print_the_same(page, small):
@@ -658,60 +655,62 @@ def test_two_runs_print_the_same(page, small):
 
 
 def test_figure(small):
-    *panels, last = small.figure.axes
+    (ax,) = small.figure.axes
     assert small.figure.get_size_inches()[0] <= 7.2
-    assert small.figure.get_suptitle() == "Losses by JAXopt and by Optax"
-    assert [ax.get_title() for ax in panels] == ROWS
-    for ax, (_, losses) in zip(panels, small.results.values(), strict=True):
-        assert [ax.get_xlabel(), ax.get_ylabel()] == ["iteration", "loss"]
-        assert [line.get_label() for line in ax.lines] == ["JAXopt", "Optax"]
-        for line, series in zip(ax.lines, losses, strict=True):
-            assert np.array_equal(line.get_xdata(), range(4))
-            assert line.get_ydata() == pytest.approx(np.median(series, axis=0))
-    assert not last.axison and not last.lines
-    legend = last.get_legend()
-    assert [text.get_text() for text in legend.get_texts()] == ["JAXopt", "Optax"]
-    wide, thin = legend.get_lines()
-    assert wide.get_linewidth() > 2 * thin.get_linewidth()
-    assert (wide.get_linestyle(), thin.get_linestyle()) == ("-", "--")
-    assert wide.get_color() != thin.get_color()
+    title = "Largest difference between JAXopt and Optax"
+    assert small.figure.get_suptitle() == title
+    assert [ax.get_xlabel(), ax.get_ylabel()] == ["iteration", "largest difference"]
+    assert ax.get_yscale() == "symlog"
+    momentum, others = ax.lines
+    largest = small.differences[MOMENTUM].max(axis=0)
+    assert momentum.get_ydata() == pytest.approx(largest)
+    assert np.array_equal(others.get_ydata(), np.zeros(4))
+    for line in ax.lines:
+        assert np.array_equal(line.get_xdata(), range(4))
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert texts == [line.get_label() for line in ax.lines]
+    assert texts == [MOMENTUM, "the other six"]
+    for get in ("get_color", "get_linestyle"):
+        assert len({getattr(line, get)() for line in ax.lines}) == 2
 
 
-def test_a_panel_whose_losses_leave_the_scale_is_logarithmic(page):
-    losses = np.ones((2, 3, 4))
-    results = {row: (None, losses) for row in ROWS} | {ROWS[1]: (None, 200 * losses)}
-    page.plot_losses(results)
-    figure = plt.gcf()
-    plt.close(figure)
-    scales = [ax.get_yscale() for ax in figure.axes[:-1]]
-    assert scales == ["linear", "log", *["linear"] * 5]
-
-
-# What the page says of its own numbers, in the table and the figure of the built page
+# What the page says of its own numbers, each finding on the real data. They also held
+# for seeds 3 to 14, and where each initial parameter was rounded up.
 
 
 @pytest.fixture(scope="module")
-def table():
-    """Return {row: (median, lowest, highest difference)}; only zero is printed 0.0."""
-    _, *rows = printed(make.PAGE).partition("\n\n")[0].splitlines()
-    return {row[:36].strip(): tuple(map(float, row[36:].split())) for row in rows}
+def real(page):
+    folder = CAME.get("TFDS_DATA_DIR", Path.home() / "tensorflow_datasets")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tfds.core.constants, "DATA_DIR", os.fspath(folder))
+        return run_page(page)
 
 
-def test_six_of_seven_rows_agree_to_the_last_digit(table):
-    assert list(table) == ROWS
-    differ = {row for row, differences in table.items() if any(differences)}
-    assert differ <= {MOMENTUM}  # with newer versions of JAX it agrees, too
+def test_six_of_seven_replacements_are_exact(real):
+    """To the last digit, at each of 17 steps from three seeds."""
+    check_exact(real.differences)
+    assert {rows.shape for rows in real.differences.values()} == {(3, 17)}
+    # And all parameters are compared.
+    _, _, starts = real.compared[0]
+    assert {ravel_pytree(params)[0].size for params, _ in starts} == {12_730}
 
 
-def test_losses_of_six_rows_agree_to_the_last_digit():
-    panels = plotted(make.PAGE)
-    assert list(panels) == ROWS
-    for row, lines in panels.items():
-        old, new = lines["JAXopt"], lines["Optax"]
-        assert np.array_equal(old[:, 0], range(17))
-        assert row == MOMENTUM or np.array_equal(old, new)
+def test_momentum_differs_by_rounding_errors(real):
+    """By at most 1e-6, with a margin; with newer versions of JAX it may agree."""
+    assert real.differences[MOMENTUM].max() < 1e-6 / 5
 
 
-def test_momentum_differs_by_rounding_at_most_on_real_data(table):
-    """Far below what a parameter is, near 0.1."""
-    assert max(table[MOMENTUM]) < 1e-5
+def test_goldsteins_rule_is_missing_in_optax(page):
+    """In 40 lines of code, this page adds it."""
+    functions = page.search_goldstein, page.scale_by_goldstein
+    lines = [len(inspect.getsource(function).splitlines()) for function in functions]
+    assert sum(lines) == pytest.approx(40, abs=2)
+    assert not [name for name in dir(optax) if "goldstein" in name.lower()]
+
+
+def test_optax_handles_two_cases_that_break_jaxopt(real):
+    _, below = map(rows_of, real.log.split("\n\n"))
+    assert below == [
+        ["loss of a trial is NaN", "-12.000", "0.280"],
+        ["gradient is zero", "nan", "0.000"],
+    ]

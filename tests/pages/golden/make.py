@@ -59,9 +59,12 @@ def fun(params, features, labels):
     return losses.mean()
 
 
-def make_rows(page):
-    """Return all rows of the page, for the problem."""
-    return page.make_pairs(fun, CAP) | page.make_searches(fun, CAP, AGGRESSIVENESS)
+def make_rows(page, fun=fun, cap=CAP, aggressiveness=AGGRESSIVENESS):
+    """Return {row: (solver, transformation)} of the page, for the problem."""
+    solvers = page.make_jaxopt_solvers(fun, cap, aggressiveness)
+    replacements = page.make_optax_solvers(cap, aggressiveness)
+    pairs = zip(solvers.values(), replacements.values(), strict=True)
+    return dict(zip(solvers, pairs, strict=True))
 
 
 def walk(init, update, problem):
