@@ -16,7 +16,7 @@ from matplotlib.colors import to_rgb
 from helpers import ROOT, load, plotted, printed
 
 PAGE = ROOT / "examples/deep_learning/plot_interpolation.py"
-SOLVERS = ["SPS_max", "Armijo", "DecSPS", "SGD 1/L", "SGD 1/(L sqrt k)"]
+SOLVERS = ["Polyak", "Armijo", "DecSPS", "SGD", "SGD with decay"]
 WIDE = ["400 parameters, no noise", "400 parameters, label noise"]
 NARROW = ["50 parameters, no noise", "50 parameters, label noise"]
 
@@ -46,14 +46,14 @@ SMALL = ["--num_seeds=3", "--maxiter=80", "--batch_size=4"]
 @pytest.fixture(scope="module")
 def small_run(page, run_page):
     """Return a run that solves nothing: what its gaps are is seen from the problem."""
-    order = list(page.METHODS.values())
+    order = list(page.SOLVERS.values())
 
     def gaps(make, features, labels, rows):
         size = (1 + order.index(make)) * labels[0] ** 2
-        return size / 10.0 ** jnp.arange(len(rows[::40])), jnp.var(features[:, 0])
+        return size / 10.0 ** jnp.arange(len(rows[::40]))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page, "gaps", gaps)
+        patch.setattr(page, "record_gaps", gaps)
         return run_page(*SMALL)
 
 
@@ -67,7 +67,7 @@ def x64():
 
 
 def drawn(page, seed, *flags):
-    return page.draw_data(page.parse(["page", *flags]), seed)
+    return page.draw_data(page.parse_flags(["page", *flags]), seed)
 
 
 @pytest.mark.parametrize("number", [50, 399, 400])
@@ -104,7 +104,7 @@ def test_noise_is_all_that_the_noisy_labels_add(page):
 
 def test_problems(page):
     """A row of panels has the features in common, a column the labels."""
-    problems = page.make_problems(page.parse(["page", "--num_seeds=3"]))
+    problems = page.make_problems(page.parse_flags(["page", "--num_seeds=3"]))
     assert list(problems) == WIDE + NARROW
     for size, titles in (400, WIDE), (50, NARROW):
         for title, which in zip(titles, (1, 2), strict=True):
@@ -119,11 +119,15 @@ def test_problems(page):
     assert len({x.tobytes() for x in labels}) == 3
 
 
-def test_rows(page):
-    rows = page.draw_rows(page.parse(["page", "--maxiter=399", "--batch_size=7"]), 0)
+def test_indices(page):
+    rows = page.draw_indices(
+        page.parse_flags(["page", "--maxiter=399", "--batch_size=7"]), 0
+    )
     assert rows.shape == (400, 7)
     assert set(rows.flat) == set(range(200))
-    again, other = (page.draw_rows(page.parse(["page"]), seed) for seed in (0, 1))
+    again, other = (
+        page.draw_indices(page.parse_flags(["page"]), seed) for seed in (0, 1)
+    )
     assert again.shape == (4001, 10)
     assert not np.array_equal(again, other)
 
@@ -165,8 +169,8 @@ def test_dec_sps_goes_on_after_a_zero_gradient(page, x64):
 
 
 @pytest.mark.parametrize("value, stepsize", [(12.5, 0.5), (100, 1)])
-def test_an_sps_max_step_by_hand(page, value, stepsize):
-    solver, grad = page.METHODS["SPS_max"](None), jnp.array([3.0, 4.0])
+def test_a_polyak_step_by_hand(page, value, stepsize):
+    solver, grad = page.SOLVERS["Polyak"](None), jnp.array([3.0, 4.0])
     updates, _ = solver.update(grad, solver.init(grad), grad, value=value)
     np.testing.assert_allclose(updates, -stepsize * grad)
 
@@ -174,12 +178,12 @@ def test_an_sps_max_step_by_hand(page, value, stepsize):
 @pytest.mark.parametrize(
     "name, stepsizes",
     [
-        ("SGD 1/L", [1 / 8] * 4),
-        ("SGD 1/(L sqrt k)", [1 / 8, 1 / 8 / 2**0.5, 1 / 8 / 3**0.5, 1 / 16]),
+        ("SGD", [1 / 8] * 4),
+        ("SGD with decay", [1 / 8, 1 / 8 / 2**0.5, 1 / 8 / 3**0.5, 1 / 16]),
     ],
 )
 def test_sgd_steps_by_hand(page, name, stepsizes):
-    solver, grad = page.METHODS[name](8.0), jnp.array([1.0, -2.0])
+    solver, grad = page.SOLVERS[name](8.0), jnp.array([1.0, -2.0])
     state = solver.init(grad)
     for stepsize in stepsizes:
         updates, state = solver.update(grad, state, grad)
@@ -189,7 +193,7 @@ def test_sgd_steps_by_hand(page, name, stepsizes):
 def test_the_line_search_accepts_the_first_step_that_promises_half(page, x64):
     """Its trials are 0.8 times the one before, the first 1.5 times the last step."""
     random = np.random.default_rng(0)
-    solver = page.METHODS["Armijo"](None)
+    solver = page.SOLVERS["Armijo"](None)
 
     @jax.jit
     def update(params, state, features):
@@ -232,7 +236,7 @@ def plain_run(name, features, labels, rows):
         residuals = x @ params - y
         f, g = np.mean(residuals**2) / 2, x.T @ residuals / len(y)
         polyak, last = f / (g @ g), stepsizes[-1]
-        if name == "SPS_max":
+        if name == "Polyak":
             s = min(polyak, 1)
         elif name == "DecSPS":
             s = min(polyak, np.sqrt(max(k, 1)) * last) / np.sqrt(k + 1)
@@ -241,7 +245,7 @@ def plain_run(name, features, labels, rows):
             while np.mean((x @ (params - s * g) - y) ** 2) / 2 > f - s * g @ g / 2:
                 s *= 0.8
         else:
-            s = 1 / smoothness / (np.sqrt(k + 1) if "sqrt" in name else 1)
+            s = 1 / smoothness / (np.sqrt(k + 1) if "decay" in name else 1)
         params = params - s * g
         stepsizes.append(s)
     return path, stepsizes[1:]
@@ -253,7 +257,9 @@ def least_loss(features, labels):
 
 
 def gaps_of(page, name, problem, rows):
-    return page.gaps(page.METHODS[name], *map(jnp.array, problem), jnp.array(rows))
+    return page.record_gaps(
+        page.SOLVERS[name], *map(jnp.array, problem), jnp.array(rows)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -268,20 +274,22 @@ def small():
 def test_gaps_are_those_of_a_plain_loop(page, x64, small, name):
     """Before steps 0, 40 and 80; the least loss is that of ``numpy``."""
     features, labels, rows = small
-    gaps, least = gaps_of(page, name, small[:2], rows)
-    assert least == pytest.approx(least_loss(features, labels), rel=1e-12)
+    gaps, least = gaps_of(page, name, small[:2], rows), least_loss(features, labels)
+    own = page.least_loss(jnp.array(features), jnp.array(labels))
+    assert own == pytest.approx(least, rel=1e-12)
     path, _ = plain_run(name, features, labels, rows)
     losses = [np.mean((features @ path[k] - labels) ** 2) / 2 for k in (0, 40, 80)]
     # JAX takes square roots of the 32 bits of a count of Optax in single precision.
-    rtol = 1e-6 if "sqrt" in name else 1e-10
+    rtol = 1e-6 if "decay" in name else 1e-10
     np.testing.assert_allclose(gaps, np.array(losses) - least, rtol=rtol)
     assert gaps.dtype == np.float64
 
 
 @pytest.mark.parametrize("length, points", [(1, 1), (40, 1), (41, 2)])
 def test_a_gap_is_from_before_its_step(page, x64, small, length, points):
-    *_, labels, rows = small
-    gaps, least = gaps_of(page, "SGD 1/L", small[:2], rows[:length])
+    features, labels, rows = small
+    gaps = gaps_of(page, "SGD", small[:2], rows[:length])
+    least = least_loss(features, labels)
     assert gaps.shape == (points,)
     assert gaps[0] == pytest.approx(np.mean(labels**2) / 2 - least)
 
@@ -291,15 +299,15 @@ def test_every_solver_gets_the_same_rows_and_data(page, run_page, monkeypatch):
 
     def watched(make, features, labels, rows):
         leaves = jnp.sum(features, axis=1), labels, jnp.ravel(rows)
-        return jnp.concatenate(leaves), jnp.sum(labels)
+        return jnp.concatenate(leaves)
 
-    monkeypatch.setattr(page, "gaps", watched)
-    monkeypatch.setattr(page, "print_gaps", lambda *_: None)
-    monkeypatch.setattr(page, "plot_gaps", lambda _: None)
+    monkeypatch.setattr(page, "record_gaps", watched)
+    for name in ("print_gaps", "plot_gaps"):
+        monkeypatch.setattr(page, name, lambda *_: None)
     flags = "--num_seeds=3", "--maxiter=8", "--batch_size=4"
     results = run_page(*flags).results
-    settings = page.parse(["page", *flags])
-    rows = [page.draw_rows(settings, seed).ravel() for seed in range(3)]
+    settings = page.parse_flags(["page", *flags])
+    rows = [page.draw_indices(settings, seed).ravel() for seed in range(3)]
     assert len({row.tobytes() for row in rows}) == 3
     for title, (features, labels) in page.make_problems(settings).items():
         seen = np.hstack([features.sum(axis=2), labels, rows])
@@ -313,7 +321,7 @@ def test_every_solver_gets_the_same_rows_and_data(page, run_page, monkeypatch):
 
 def test_results(page, small_run):
     """A row for each seed, of the solver and the problem that have the names."""
-    problems = page.make_problems(page.parse(["page", *SMALL]))
+    problems = page.make_problems(page.parse_flags(["page", *SMALL]))
     assert list(small_run.results) == WIDE + NARROW
     for title, curves in small_run.results.items():
         _, labels = problems[title]
@@ -329,21 +337,31 @@ def test_the_precision_is_double_on_this_page_only(small_run):
     assert jnp.zeros(1).dtype == np.float32
 
 
-def test_log(page, small_run):
+def test_table(page, small_run):
     """It has the least losses, and the last gaps as ``main`` returns them."""
-    problems = page.make_problems(page.parse(["page", *SMALL]))
-    *blocks, end = small_run.log.split("\n\n")
-    assert end == ""
-    for block, (title, curves) in zip(blocks, small_run.results.items(), strict=True):
-        head, *lines = block.splitlines()
-        least = np.var(problems[title][0][:, :, 0], axis=1)
-        assert head == f"{title}: least loss {np.median(least):.3f}"
-        for line, (name, series) in zip(lines, curves.items(), strict=True):
-            match = re.fullmatch(r"  (.{18}) last gap (\S+) \((\S+) to (\S+)\)", line)
-            assert match[1].strip() == name
-            low, middle, high = sorted(series[:, -1])
-            expected = [f"{gap:.1e}" for gap in (middle, low, high)]
-            assert list(match.groups()[1:]) == expected
+    problems = page.make_problems(page.parse_flags(["page", *SMALL]))
+    caption, *header = small_run.log.splitlines()[:4]
+    rule, *rows = small_run.log.splitlines()[4:]
+    assert caption.endswith(":")
+    assert len({len(row) for row in (*header, rule, *rows)}) == 1, "not aligned"
+    assert max(map(len, [caption, rule])) <= 64
+    between = [gap.span() for gap in re.finditer(" +", rule)]
+    for row in (*header, *rows):
+        assert not any(row[start:end].strip() for start, end in between)
+    columns = [re.findall(r"\S(?:.*\S)?", line[14:])[0].split("  ") for line in header]
+    columns = [[cell.strip() for cell in line if cell.strip()] for line in columns]
+    for title, *parts in zip(small_run.results, *columns, strict=True):
+        assert title.replace("label noise", "noise") == "{} {}, {}".format(*parts)
+    *rows, least = [(row[:14].strip(), row[14:].split()) for row in rows]
+    assert [name for name, _ in rows] == SOLVERS
+    for name, cells in rows:
+        gaps = [curves[name][:, -1] for curves in small_run.results.values()]
+        assert cells == [f"{sorted(series)[1]:.1e}" for series in gaps]
+    expected = []
+    for features, labels in problems.values():
+        losses = [least_loss(x, y) for x, y in zip(features, labels, strict=True)]
+        expected.append(f"{sorted(losses)[1]:.3f}")
+    assert least == ("least loss", expected)
 
 
 def test_figure(small_run):
@@ -370,19 +388,21 @@ def test_figure(small_run):
 
 
 def test_colours_and_dashes(page, small_run):
-    """Colours are those of the style, also after it; of dashes a line tells little."""
-    style = plt.style.library["seaborn-v0_8-colorblind"]["axes.prop_cycle"]
-    colors = [to_rgb(color) for color in (*style.by_key()["color"][:4], "black")]
+    """Each solver has its own, in the panels and in the legend."""
+    assert list(page.STYLES) == SOLVERS
+    colors = [to_rgb(style["color"]) for style in page.STYLES.values()]
+    assert len(set(colors)) == 5
+    assert len({str(style["linestyle"]) for style in page.STYLES.values()}) == 5
     (legend,) = small_run.figure.legends
+    patterns = set()
     for where in (*small_run.figure.axes, legend):
         lines = where.get_lines()
         assert [to_rgb(line.get_color()) for line in lines] == colors
-        dashes = [line.get_linestyle() for line in lines]
-        assert dashes == ["-", "--", "-.", ":", "--"]
+        patterns.add(str([line._unscaled_dash_pattern for line in lines]))
+    assert len(patterns) == 1
     for ax in small_run.figure.axes:
         bands = [tuple(band.get_facecolor()[0][:3]) for band in ax.collections]
         assert bands == colors
-    assert len(set(page.DASHES)) == 5
 
 
 def test_axes_are_named_and_shared(small_run):
@@ -396,14 +416,14 @@ def test_axes_are_named_and_shared(small_run):
 
 def test_one_step_from_one_seed(page, run_page, monkeypatch):
     """With one solver, because a gap is from before its step; twice the same."""
-    monkeypatch.setattr(page, "METHODS", {"SPS_max": page.METHODS["SPS_max"]})
+    monkeypatch.setattr(page, "SOLVERS", {"Polyak": page.SOLVERS["Polyak"]})
     flags = "--maxiter=0", "--num_seeds=1", "--batch_size=1"
     run, again = run_page(*flags), run_page(*flags)
     series = [x for curves in run.results.values() for x in curves.values()]
     assert {(x.shape, x.dtype) for x in series} == {((1, 1), np.dtype(np.float64))}
     assert min(series) > 0
     assert run.log == again.log
-    assert run.log.count("last gap") == 4 and "nan" not in run.log
+    assert run.log.count("e-") == 4 and "nan" not in run.log
 
 
 # What the page says of its own numbers, in the figure and the log of the built page
@@ -423,15 +443,12 @@ def built_run():
 
 def test_printed_gaps_are_those_plotted(built_run):
     """And printed least losses are those that claims below are of."""
-    blocks = printed(PAGE).split("\n\n")
-    for block, (title, lines) in zip(blocks, built_run.items(), strict=True):
-        head, *gaps = block.splitlines()
-        least = float(head.removeprefix(f"{title}: least loss "))
+    rows = {row[:14].strip(): row[14:].split() for row in printed(PAGE).splitlines()}
+    for name in SOLVERS:
+        medians = [lines[name][-1, 1] for lines in built_run.values()]
+        assert rows[name] == [f"{median:.1e}" for median in medians]
+    for title, least in zip(built_run, map(float, rows["least loss"]), strict=True):
         assert least == 0 if title in WIDE else least > 0.2
-        assert gaps == [
-            f"  {name:18} last gap {middle:.1e} ({low:.1e} to {high:.1e})"
-            for name, [*_, (_, middle, low, high)] in lines.items()
-        ]
 
 
 def last(built_run, title):
@@ -440,18 +457,27 @@ def last(built_run, title):
 
 
 # Rounding errors do not grow on these problems: with every feature moved by one part
-# in 10^10, medians stayed the same to eight digits.
+# in 10^10, medians stayed the same to eight digits. The margins also held in four other
+# groups of five seeds (5 to 24).
 
 
 @pytest.mark.parametrize("title", WIDE)
-def test_enough_parameters_converge_with_either_labels(built_run, title):
+def test_label_noise_does_not_stop_polyak_and_armijo(built_run, title):
     gaps = last(built_run, title)
-    assert max(gaps["SPS_max"].max(), gaps["Armijo"].max()) < 1e-10
-    assert gaps["SGD 1/L"].min() > 2e-5
+    assert max(gaps["Polyak"].max(), gaps["Armijo"].max()) < 2e-10
+    assert gaps["SGD"].min() > 2e-5
+
+
+@pytest.mark.parametrize("title", NARROW)
+@pytest.mark.parametrize("name", ["Polyak", "Armijo"])
+def test_too_few_parameters_stop_polyak_and_armijo(built_run, title, name):
+    median = built_run[title][name][:, 1]
+    assert median[0] == pytest.approx(0.2, abs=0.07)
+    assert 0.08 < median[-1] < 0.32
 
 
 @pytest.mark.parametrize("title", WIDE)
-@pytest.mark.parametrize("name", ["SPS_max", "Armijo"])
+@pytest.mark.parametrize("name", ["Polyak", "Armijo"])
 def test_they_converge_at_a_steady_rate(built_run, title, name):
     """In the second, third and fourth thousand of steps; the first is faster."""
     median = built_run[title][name][:, 1]
@@ -462,14 +488,14 @@ def test_they_converge_at_a_steady_rate(built_run, title, name):
 
 def test_least_losses(page):
     """They are zero for 400 parameters, and not for 50."""
-    settings = page.parse(["page", "--num_seeds=2"])
+    settings = page.parse_flags(["page", "--num_seeds=2"])
     for title, problem in page.make_problems(settings).items():
         for least in map(least_loss, *problem):
             assert least < 1e-25 if title in WIDE else least > 0.2
 
 
 @pytest.mark.parametrize("title", NARROW)
-@pytest.mark.parametrize("name", ["SPS_max", "Armijo"])
+@pytest.mark.parametrize("name", ["Polyak", "Armijo"])
 def test_too_few_parameters_stall_near_the_first_gap(built_run, title, name):
     """Half as high to twice as high, from a quarter of the steps on."""
     median = built_run[title][name][:, 1]
@@ -480,49 +506,47 @@ def test_too_few_parameters_stall_near_the_first_gap(built_run, title, name):
 
 @pytest.mark.parametrize("title", NARROW)
 def test_zero_is_the_least_loss_of_every_minibatch(page, title):
-    settings = page.parse(["page"])
+    settings = page.parse_flags(["page"])
     problem = page.make_problems(settings)[title]
     for seed, (features, labels) in enumerate(zip(*problem, strict=True)):
-        for rows in page.draw_rows(settings, seed)[::20]:
+        for rows in page.draw_indices(settings, seed)[::20]:
             fit = np.linalg.lstsq(features[rows], labels[rows])[0]
             np.testing.assert_allclose(features[rows] @ fit, labels[rows], atol=1e-12)
 
 
 @pytest.mark.parametrize("title", NARROW)
-def test_dec_sps_repairs_it(built_run, title):
+def test_dec_sps_repairs_this(built_run, title):
     medians = {name: median for name, (median, *_) in last(built_run, title).items()}
-    dec_sps = medians.pop("DecSPS")
-    assert min(medians["SPS_max"], medians["Armijo"]) > 65 * dec_sps
-    assert min(medians.values()) > 4 * dec_sps
+    assert min(medians["Polyak"], medians["Armijo"]) > 65 * medians["DecSPS"]
 
 
 @pytest.mark.parametrize("title", WIDE)
 def test_the_repair_has_a_price(built_run, title):
     gaps = last(built_run, title)
-    assert gaps["DecSPS"].min() > 50 * gaps["SGD 1/L"].max()
+    assert gaps["DecSPS"][0] > 130 * gaps["SGD"][0]
 
 
 def test_caps_are_out_of_reach(page):
     """Those of ``SOLVERS`` are one; largest steps are those of the fewest parameters.
 
-    DecSPS takes its cap for its first step only, from where SPS_max starts.
+    DecSPS takes its cap for its first step only, from where Polyak starts.
     """
-    settings = page.parse(["page"])
+    settings = page.parse_flags(["page"])
     for title in NARROW:
         features, labels = page.make_problems(settings)[title]
-        rows = page.draw_rows(settings, 0)
-        for name in ("SPS_max", "Armijo"):
+        rows = page.draw_indices(settings, 0)
+        for name in ("Polyak", "Armijo"):
             _, stepsizes = plain_run(name, features[0], labels[0], rows)
             assert max(stepsizes) < 0.5
 
 
 def test_fifty_parameters_are_enough_for_labels_of_fifty_features(page, x64):
-    """Until the labels have noise."""
-    settings = page.parse(["page", "--num_relevant=50"])
-    rows = np.stack([page.draw_rows(settings, seed) for seed in range(5)])
+    """Until the labels have noise, as the page says of this flag."""
+    settings = page.parse_flags(["page", "--num_relevant=50"])
+    rows = np.stack([page.draw_indices(settings, seed) for seed in range(5)])
     problems = page.make_problems(settings)
-    for name in ("SPS_max", "Armijo"):
-        run = jax.vmap(partial(page.gaps, page.METHODS[name]))
-        clean, noisy = (run(*problems[title], rows)[0] for title in NARROW)
+    for name in ("Polyak", "Armijo"):
+        run = jax.vmap(partial(page.record_gaps, page.SOLVERS[name]))
+        clean, noisy = (run(*problems[title], rows) for title in NARROW)
         assert np.all(clean[:, -1] < 1e-14)
         assert np.all(noisy[:, -1] > 1e-2)
