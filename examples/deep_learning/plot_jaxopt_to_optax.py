@@ -372,12 +372,13 @@ def main(argv):
     """Compare all solvers from each seed; return the differences."""
     settings = parse_flags(argv)
     size = (settings.maxiter + 12) * settings.batch_size
-    examples, _ = load("fashion_mnist", "train", size)
+    (images, labels), _ = load("fashion_mnist", "train", size)
+    images = images.reshape(len(images), -1) / np.float32(255)
     net = nn.Sequential([nn.Dense(4 * settings.net_width), nn.relu, nn.Dense(10)])
     starts = []
     for seed in range(settings.num_seeds):
         params = net.init(jax.random.key(seed), jnp.zeros((1, 28 * 28)))
-        starts.append((params, draw_minibatches(*examples, settings, seed)))
+        starts.append((params, draw_minibatches(images, labels, settings, seed)))
     limits = settings.max_stepsize, settings.aggressiveness
     solvers = make_jaxopt_solvers(partial(cross_entropy, net), *limits)
     replacements = make_optax_solvers(*limits)
