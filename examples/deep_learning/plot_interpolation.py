@@ -6,10 +6,10 @@
 r"""
 When do Polyak and Armijo steps converge?
 =========================================
-What stops Polyak and Armijo: label noise, or too few parameters? Both choose a step
-size as if the minibatch were all the data. This is safe if some parameters give every
-minibatch a loss of zero. A model with such parameters is said to *interpolate* its
-labels. Five solvers run on four least-squares problems:
+What stops Polyak and Armijo from converging: label noise, or too few parameters? Both
+choose a step size as if the minibatch were all the data. That choice is safe if some
+parameters give every minibatch a loss of zero. A model with such parameters is said to
+*interpolate* its labels. Five solvers run on four least-squares problems:
 
 - :func:`Polyak <optax.polyak_sgd>` (SPS_max in its paper [1]_) takes the step at which
   a linear model of the minibatch's loss reaches zero, :math:`f / \|\nabla f\|^2`;
@@ -257,6 +257,8 @@ def plot_band(ax, x, rows, **style):
     ax.fill_between(x, lowest, highest, color=style["color"], alpha=0.2, linewidth=0)
 
 
+# %%
+# Each problem has a panel.
 def plot_gaps(results):
     """Plot {title: {solver: gaps (seeds, points)}}, a panel for each problem."""
     options = {"sharex": True, "sharey": "row", "layout": "constrained"}

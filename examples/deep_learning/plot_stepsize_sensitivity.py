@@ -31,8 +31,9 @@ caps each, from 0.001 to 100:
      RMSProp and Adam stay within 15% of their best loss over about one decade of step
      sizes: 0.7 to 1.3 decades.
    - **Polyak and Armijo survive a cap that is far too large.** At a cap of 100, a
-     hundred times the best or more, their losses are below 2. Their best is 0.6, and
-     guessing has 2.3. Every solver without a cap ends above 10.
+     hundred times the best or more, both end with a loss below 2. Their best loss is
+     0.6, and random guesses have a loss of 2.3. Every solver without a cap ends above
+     10.
    - **MoMo's caps prevent divergence, not poor results.** At a cap of 100, MoMo and
      MoMo-Adam end above twice their best loss. At a step size of 100, Momentum and Adam
      end above fifty times theirs.
@@ -186,6 +187,8 @@ def load(dataset, split, size):
         sys.exit(f"{folder} cannot be read or made: {error!r:.200}\n{REMEDY}")
 
 
+# %%
+# Minibatches are drawn once for each seed, so that all solvers get the same ones.
 def shrink(images):
     """Return the means of 2x2 pixels, as float32 (images, 196), from 0 to 1."""
     squares = images.reshape(-1, 14, 2, 14, 2)
@@ -282,11 +285,6 @@ STYLES = {
     "Adam": {"color": "#000000", "linestyle": (0, (1, 1))},
     "MoMo-Adam": {"color": "#999933", "linestyle": (0, (8, 2))},
 }
-ROWS = [
-    ["SGD", "Polyak", "Armijo"],
-    ["Momentum", "MoMo"],
-    ["RMSProp", "Adam", "MoMo-Adam"],
-]
 
 
 def plot_band(ax, x, rows, **style):
@@ -294,6 +292,15 @@ def plot_band(ax, x, rows, **style):
     lowest, median, highest = np.quantile(rows, [0, 0.5, 1], axis=0)
     ax.plot(x, median, **style)
     ax.fill_between(x, lowest, highest, color=style["color"], alpha=0.2, linewidth=0)
+
+
+# %%
+# Each row of the figure has the solvers of one family.
+ROWS = [
+    ["SGD", "Polyak", "Armijo"],
+    ["Momentum", "MoMo"],
+    ["RMSProp", "Adam", "MoMo-Adam"],
+]
 
 
 def plot_sweep(results):
@@ -374,10 +381,10 @@ if __name__ == "__main__":
 # %%
 # Discussion
 # ----------
-# **A guess can be wrong on both sides.** SGD with ten times its best step size learns
-# nothing: its loss is 2.3, as by guessing. With a tenth of its best step size, its loss
-# is 1.0. The same goes for caps: up to 0.03, the cap cuts every step of Polyak and
-# Armijo, so that both end where SGD ends.
+# **Step sizes and caps can also be too small.** SGD with ten times its best step size
+# ends at 2.3, the loss of random guesses. With a tenth of its best step size, SGD ends
+# at 1.0. Caps of up to 0.03 cut every step of Polyak and Armijo, so that both end where
+# SGD ends.
 #
 # **Five seeds cannot tell how wide Polyak's range is.** With ``--num_seeds=20``, it is
 # less than one decade wide from some seeds and more than 2.5 from others, because a

@@ -503,7 +503,7 @@ def test_caps_of_momo_prevent_divergence_and_not_poor_results(medians):
         assert medians[name][100.0] > 65 * min(medians[name].values())
 
 
-def test_a_guess_can_be_wrong_on_both_sides(medians):
+def test_step_sizes_can_also_be_too_small(medians):
     losses = list(medians["SGD"].values())
     best = losses.index(min(losses))
     assert losses[best + 2] == pytest.approx(2.3, abs=0.05)
