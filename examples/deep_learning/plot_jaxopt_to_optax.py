@@ -23,15 +23,15 @@ longer maintained. Its three stochastic solvers have these replacements:
      after each of 17 steps, in every parameter, from three seeds.
    - **Momentum differs by rounding errors.** After 17 steps, no parameter differs by
      more than 1e-6.
-   - **Goldstein's rule is missing in Optax.** This page adds it in 40 lines of code.
+   - **Goldstein's rule is missing in Optax.** This page adds the rule in 40 lines.
    - **Optax handles two cases that break JAXopt.** If the gradient is 0, a Polyak step
      of JAXopt ends at NaN. If a trial of the line search has a loss of NaN, JAXopt
-     accepts it: on x² - log(x), JAXopt steps to -12 and Optax to 0.28.
+     accepts the trial. On x² - log(x), JAXopt steps to -12, and Optax steps to 0.28.
 
 These are steps of one small network, and of two functions of one variable.
 
 **Figure:** the largest difference of a parameter between JAXopt and Optax, over three
-seeds, after each step. For six of the seven replacements, it is zero.
+seeds, after each step. For six of the seven replacements, this difference is 0.
 """
 
 # %%
@@ -111,12 +111,13 @@ def make_optax_solvers(cap, aggressiveness):
 #    # JAXopt
 #    update = jax.jit(solver.update)
 #    state = solver.init_state(params, *minibatch)
+#
 #    # Optax
 #    update = make_update(loss_fun, solver)
 #    state = solver.init(params)
 #
 # Polyak needs the loss. A line search also needs the gradient and the loss as a
-# function. ``OptaxSolver`` passes none of these, and this ``update`` passes all three:
+# function. This ``update`` passes all three, where ``OptaxSolver`` passes no loss:
 def make_update(loss_fun, transformation):
     """Return a jitted ``update(params, state, *minibatch)``."""
     transformation = optax.with_extra_args_support(transformation)
@@ -209,10 +210,9 @@ def compare(solver, replacement, starts):
 
 
 # %%
-# JAXopt breaks in two cases. From 2, a step of size 4 leaves the domain of x² - log(x).
-# From 0, the gradient of x² is zero. One more difference is easy to remove. Optax's
-# line search starts at a step size of 1, or of ``increase_factor``. To start at a
-# larger cap, use ``state = optax.tree.set(solver.init(params), learning_rate=cap)``.
+# JAXopt breaks in two cases: where a step from 2 leaves the domain of x² - log(x), and
+# where the gradient of x² is zero. To start Optax's line search at a cap above 1, use
+# ``state = optax.tree.set(solver.init(params), learning_rate=cap)``.
 def step_once(solver, replacement, x):
     """Return the value of a variable x after one step in each library."""
     jaxopt_x, _ = solver.update(x, solver.init_state(x))
@@ -397,7 +397,7 @@ if __name__ == "__main__":
 # %%
 # Discussion
 # ----------
-# **Jit both sides.** Without ``jit``, rounding differs, and long steps amplify errors.
+# **Jit both sides, on one machine.** Otherwise, rounding differs, and errors can grow.
 # With momentum, rounding differs anyway, because Optax adds terms in another order.
 #
 # **Read the state with Optax.** JAXopt's ``state.error`` is ``optax.tree.norm(grad)``.
