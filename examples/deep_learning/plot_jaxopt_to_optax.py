@@ -23,7 +23,7 @@ longer maintained. Its three stochastic solvers have these replacements:
      after each of 17 steps, in every parameter, from three seeds.
    - **Momentum differs by rounding errors.** After 17 steps, no parameter differs by
      more than 1e-6.
-   - **Goldstein's rule is missing in Optax.** This page adds the rule in 40 lines.
+   - **Goldstein's rule is missing in Optax.** This page adds it in about 40 lines.
    - **Optax handles two cases that break JAXopt.** If the gradient is 0, a Polyak step
      of JAXopt ends at NaN. If a trial of the line search has a loss of NaN, JAXopt
      accepts the trial. On x² - log(x), JAXopt steps to -12, and Optax steps to 0.28.
