@@ -8,30 +8,27 @@ When do Polyak and Armijo steps converge?
 =========================================
 What stops Polyak and Armijo from converging: label noise, or too few parameters? Both
 choose a step size as if the minibatch were all the data. That choice is safe if some
-parameters give every minibatch a loss of zero. A model with such parameters is said to
-*interpolate* its labels. Five solvers run on four least-squares problems:
+parameters give every minibatch a loss of zero. Then the model *interpolates* its
+labels. Four solvers run on four least-squares problems:
 
-- :func:`Polyak <optax.polyak_sgd>` (SPS_max in its paper [1]_) takes the step at which
-  a linear model of the minibatch's loss reaches zero, :math:`f / \|\nabla f\|^2`;
+- :func:`Polyak <optax.polyak_sgd>` takes the step at which a linear model of the
+  minibatch's loss reaches zero, :math:`f / \|\nabla f\|^2` (SPS_max in [1]_);
 - :func:`Armijo <optax.scale_by_backtracking_linesearch>` tries step sizes until the
   minibatch's loss falls by enough [2]_;
-- DecSPS is a Polyak step that shrinks over time [3]_, which this page implements;
-- :func:`SGD <optax.sgd>` uses a constant step size;
-- SGD with decay uses a step size that shrinks over time.
+- DecSPS is a Polyak step that shrinks over time [3]_;
+- :func:`SGD <optax.sgd>` has a constant step size, or one that decays.
 
 .. admonition:: In short
 
    - **Too few parameters stop Polyak and Armijo. Label noise does not.** With 400
-     parameters, both come within 1e-9 of the least loss, with or without noise. With
-     50 parameters, their gaps to the least loss start near 0.2 and end at 0.1 to 0.3.
-   - **DecSPS repairs this.** With 50 parameters, its final gap is more than fifty times
-     smaller than those of Polyak and Armijo.
-   - **The repair has a price.** With 400 parameters, the final gap of DecSPS is more
-     than a hundred times larger than that of SGD with a constant step size.
+     parameters, both come within 1e-9 of the least loss, with and without noise. With
+     50, their gaps to the least loss start near 0.2 and end at 0.1 to 0.3.
+   - **DecSPS repairs this.** With 50 parameters, its final gap is fifty times smaller.
+   - **The repair has a price.** With 400 parameters, its final gap is a hundred times
+     larger than that of constant SGD.
 
-These numbers are medians over five random data sets (seeds), after 4,000 steps on
-minibatches of 10 examples. Least squares is a simple problem that a model can
-interpolate or not. It is not a network.
+These are medians over five random data sets (seeds), after 4,000 steps on minibatches
+of 10 examples. Least squares is a simple problem, and no network.
 
 **Figure:** gap to the least loss, for 400 parameters (top) and 50 parameters (bottom),
 and for labels without noise (left) and with noise (right). Lines are medians over five
@@ -59,10 +56,8 @@ from absl import flags
 # %%
 # Solvers
 # -------
-# At step :math:`k`, counted from 0, DecSPS divides the smallest Polyak ratio
-# :math:`f / \|\nabla f\|^2` so far by :math:`\sqrt{k + 1}`. Optax has no DecSPS, so
-# here it is as an Optax transformation. The cap is the largest step size that a solver
-# may take.
+# Optax has no DecSPS. At step :math:`k`, counted from 0, DecSPS divides the smallest
+# Polyak ratio :math:`f / \|\nabla f\|^2` so far by :math:`\sqrt{k + 1}`:
 class DecSPSState(NamedTuple):
     """The number of steps so far, and the smallest ratio so far."""
 
@@ -91,10 +86,10 @@ def sgd_with_decay(smoothness):
 
 
 # %%
-# Each entry of ``SOLVERS`` makes a solver from :math:`L`, the largest smoothness
-# constant of any example. Only SGD uses :math:`L`. The caps of 1 are too large to
-# matter. The line search demands half of the decrease that the gradient predicts
-# (``slope_rtol``), as in its theory, and shrinks a step at most 30 times.
+# Each entry makes a solver from :math:`L`, the largest smoothness constant of any
+# example. Only SGD uses :math:`L`. The cap, 1, is the largest step size that a solver
+# may take, and is too large to matter. The line search demands half of the decrease
+# that the gradient predicts (``slope_rtol``), and shrinks a step at most 30 times.
 LINE_SEARCH = optax.scale_by_backtracking_linesearch(30, slope_rtol=0.5)
 SOLVERS = {
     "Polyak": lambda smoothness: optax.polyak_sgd(max_learning_rate=1.0),
@@ -262,7 +257,7 @@ def plot_band(ax, x, rows, **style):
 def plot_gaps(results):
     """Plot {title: {solver: gaps (seeds, points)}}, a panel for each problem."""
     options = {"sharex": True, "sharey": "row", "layout": "constrained"}
-    fig, axes = plt.subplots(2, 2, figsize=(6.6, 6.4), **options)
+    fig, axes = plt.subplots(2, 2, figsize=(6.6, 5.2), **options)
     for ax, (title, gaps) in zip(axes.flat, results.items(), strict=True):
         for name, rows in gaps.items():
             steps = RECORD_EVERY * np.arange(rows.shape[1])

@@ -10,7 +10,7 @@
 Moving from JAXopt to Optax
 ===========================
 Which parts of Optax replace JAXopt's stochastic solvers, step for step? JAXopt is no
-longer maintained. Its three stochastic solvers have these replacements:
+longer maintained.
 
 - :class:`PolyakSGD <jaxopt.PolyakSGD>` becomes :func:`optax.polyak_sgd` [1]_;
 - :class:`ArmijoSGD <jaxopt.ArmijoSGD>` becomes :func:`optax.sgd` and the line search
@@ -330,7 +330,7 @@ def plot_differences(differences):
     """Plot the largest difference with momentum, and that of the other six."""
     largest = {name: rows.max(axis=0) for name, rows in differences.items()}
     momentum = largest.pop("PolyakSGD, momentum")
-    fig, ax = plt.subplots(figsize=(5.4, 3.6), layout="constrained")
+    fig, ax = plt.subplots(figsize=(5.4, 3), layout="constrained")
     ax.plot(momentum, label="PolyakSGD, momentum")
     ax.plot(np.max([*largest.values()], axis=0), "--", label="the other six")
     ax.set(xlabel="iteration", ylabel="largest difference")

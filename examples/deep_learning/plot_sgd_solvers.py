@@ -16,22 +16,21 @@ constant? Four solvers train the same small image classifier, without momentum:
   minibatch's loss reaches zero, :math:`f / \|\nabla f\|^2`, up to a cap [1]_;
 - :class:`Armijo SGD <jaxopt.ArmijoSGD>` tries step sizes on the minibatch until the
   loss falls by enough [2]_;
-- :func:`RMSProp <optax.rmsprop>` divides a constant step size by the root of a running
-  mean of the squared gradient, coordinate by coordinate;
+- :func:`RMSProp <optax.rmsprop>` divides a constant step size by the recent size of the
+  gradient, coordinate by coordinate;
 - :func:`SGD <optax.sgd>` uses a constant step size.
 
 .. admonition:: In short
 
-   - **Armijo is fastest early.** From step 20 to 40 its loss is 1.1, and those of the
-     others are at 1.6 or above. Its search costs 1.4 gradients a step instead of 1.
-   - **Polyak is unsteady.** A rounding error in the initial parameters changes its
-     final accuracy by more than 0.1 from some seeds, as much as another seed does.
+   - **Armijo is fastest early.** From step 20 to 40 its loss is 1.1, that of the others
+     1.6 or more. With its search, a step costs 1.4 gradients instead of 1.
+   - **Polyak is unsteady.** A rounding error in the initial parameters can change its
+     final accuracy by more than 0.1, as much as another seed.
    - **One setting can matter more than the solver.** RMSProp with ten times its default
-     step size has a median accuracy of 0.76, and those of the four are below 0.70.
+     step size has an accuracy of 0.76. The four above have less than 0.70.
 
-This is one network at the start of its training: 101 steps, a fifth of an epoch, from
-five random seeds. JAXopt is no longer maintained, and :doc:`another page
-<plot_jaxopt_to_optax>` shows what replaces it.
+These are medians over five seeds, for one network and 101 steps, a fifth of an epoch.
+JAXopt is no longer maintained: :doc:`use Optax instead <plot_jaxopt_to_optax>`.
 
 **Figure:** step size (top) and training loss (bottom) of each solver. Lines are medians
 over five seeds, and bands run from the lowest seed to the highest. RMSProp and SGD have
@@ -65,22 +64,20 @@ from scipy.ndimage import uniform_filter1d
 # %%
 # Solvers
 # -------
-# ``max_stepsize`` is the cap, the largest step size that Polyak and Armijo may take.
-# With an ``aggressiveness`` of 0.9, Armijo accepts a step after which the loss is lower
-# by a tenth of what the gradient predicts. With ``goldstein``, the search starts from
-# the step size before, and shrinks or grows it, ``maxls`` times at most. A further
-# entry in the dictionary is a further solver.
+# A further entry in the dictionary is a further solver.
 def make_solvers(loss_fun, settings):
     """Return a dictionary of solvers for ``loss_fun(params, images, labels)``."""
+    cap = settings.max_stepsize  # the largest step size of Polyak and Armijo
     armijo = jaxopt.ArmijoSGD(
         loss_fun,
+        max_stepsize=cap,
+        # With 0.9, the loss must fall by a tenth of what the gradient predicts.
         aggressiveness=settings.aggressiveness,
+        # The search starts from the last step size, and can shrink and grow it.
         reset_option="goldstein",
-        max_stepsize=settings.max_stepsize,
-        maxls=20,
+        maxls=20,  # trials in a step, at most
         has_aux=True,
     )
-    cap = settings.max_stepsize
     rmsprop = optax.rmsprop(settings.rmsprop_stepsize)
     sgd = optax.sgd(settings.gd_stepsize)
     return {
@@ -318,7 +315,7 @@ def plot_curves(results, settings):
         "RMSProp": f"RMSProp stepsize={settings.rmsprop_stepsize}",
         "SGD": f"SGD stepsize={settings.gd_stepsize:#.3g}",
     }
-    fig, axes = plt.subplots(2, sharex=True, figsize=(5.4, 6), layout="constrained")
+    fig, axes = plt.subplots(2, sharex=True, figsize=(5.4, 5), layout="constrained")
     for name, runs in results.items():
         label = labels.get(name, name)
         style = STYLES.get(label.split()[0], {"color": "black"}) | {"label": label}
