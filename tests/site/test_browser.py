@@ -163,6 +163,28 @@ def test_a_missing_page(page, site_url):
     assert page.title().startswith("Stochastic solver gallery")
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_text_on_a_phone_is_not_too_small(browser, site_url, path):
+    """12 px at least, whatever it is."""
+    with browser.new_context(**options(width=375)) as context:
+        page = context.new_page()
+        page.goto(f"{site_url}/{path}")
+        page.eval_on_selector_all("details", "all => all.forEach(x => x.open = true)")
+        small = page.evaluate("""() => {
+            const {SHOW_TEXT} = NodeFilter;
+            const texts = document.createTreeWalker(document.body, SHOW_TEXT);
+            const small = [];
+            while (texts.nextNode()) {
+                const text = texts.currentNode, element = text.parentNode;
+                const size = parseFloat(getComputedStyle(element).fontSize);
+                if (text.data.trim() && element.checkVisibility() && size < 12)
+                    small.push(`${size} px: ${text.data}`);
+            }
+            return small;
+        }""")
+    assert not small
+
+
 # The parts of a page
 
 
