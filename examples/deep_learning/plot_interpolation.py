@@ -7,9 +7,9 @@ r"""
 When do Polyak and Armijo steps converge?
 =========================================
 What stops Polyak and Armijo from converging: label noise, or too few parameters? Both
-choose a step size as if the minibatch were all the data. That choice is safe if some
-parameters give every minibatch a loss of zero. Then the model *interpolates* its
-labels. Four solvers run on four least-squares problems:
+choose a step as if the minibatch were all the data. This is safe if some parameters
+give every minibatch a loss of zero: the model then *interpolates* its labels. Five
+solvers run on four least-squares problems:
 
 - :func:`Polyak <optax.polyak_sgd>` takes the step at which a linear model of the
   minibatch's loss reaches zero, :math:`f / \|\nabla f\|^2` (SPS_max in [1]_);
@@ -21,14 +21,14 @@ labels. Four solvers run on four least-squares problems:
 .. admonition:: In short
 
    - **Too few parameters stop Polyak and Armijo. Label noise does not.** With 400
-     parameters, both come within 1e-9 of the least loss, with and without noise. With
-     50, their gaps to the least loss start near 0.2 and end at 0.1 to 0.3.
+     parameters, both come within 1e-9 of the least loss. With 50, their gaps to the
+     least loss start near 0.2 and end at 0.1 to 0.3. Both hold with and without noise.
    - **DecSPS repairs this.** With 50 parameters, its final gap is fifty times smaller.
    - **The repair has a price.** With 400 parameters, its final gap is a hundred times
      larger than that of constant SGD.
 
-These are medians over five random data sets (seeds), after 4,000 steps on minibatches
-of 10 examples. Least squares is a simple problem, and no network.
+These are medians over five random data sets (seeds), after 4,000 steps. Least squares
+is a simple problem, not a network.
 
 **Figure:** gap to the least loss, for 400 parameters (top) and 50 parameters (bottom),
 and for labels without noise (left) and with noise (right). Lines are medians over five
@@ -257,7 +257,7 @@ def plot_band(ax, x, rows, **style):
 def plot_gaps(results):
     """Plot {title: {solver: gaps (seeds, points)}}, a panel for each problem."""
     options = {"sharex": True, "sharey": "row", "layout": "constrained"}
-    fig, axes = plt.subplots(2, 2, figsize=(6.6, 5.2), **options)
+    fig, axes = plt.subplots(2, 2, figsize=(6.6, 5), **options)
     for ax, (title, gaps) in zip(axes.flat, results.items(), strict=True):
         for name, rows in gaps.items():
             steps = RECORD_EVERY * np.arange(rows.shape[1])

@@ -296,7 +296,7 @@ ROWS = [
 def plot_sweep(results):
     """Plot losses and accuracies of {solver: Sweep}, with solvers in ``ROWS``."""
     options = {"sharex": True, "sharey": "col", "layout": "constrained"}
-    fig, axes = plt.subplots(3, 2, figsize=(6.4, 5.6), **options)
+    fig, axes = plt.subplots(3, 2, figsize=(6.4, 5.3), **options)
     for (loss_ax, accuracy_ax), names in zip(axes, ROWS, strict=True):
         for name in names:
             style = STYLES[name] | {"label": name}

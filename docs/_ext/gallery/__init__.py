@@ -19,6 +19,7 @@ from gallery.show import (
     links,
     llms,
     mathematics,
+    neighbours,
     notebooks,
     preview,
     sitemap,
@@ -73,6 +74,7 @@ def setup(app):
     app.add_js_file(None, body=images.MODE)
     app.add_js_file(None, body=layout.FOLDS)
     app.connect("html-page-context", images.make_valid)
+    app.connect("html-page-context", neighbours.link)
     app.connect("html-page-context", preview.describe, priority=400)  # before opengraph
     # The build ends.
     app.connect("build-finished", sitemap.write)
