@@ -22,7 +22,7 @@ solvers run on four least-squares problems:
 
    - **Too few parameters stop Polyak and Armijo. Label noise does not.** With 400
      parameters, both come within 1e-9 of the least loss. With 50, their gaps to the
-     least loss start near 0.2 and end at 0.1 to 0.3. Both hold with and without noise.
+     least loss start near 0.2 and end at 0.1 to 0.3.
    - **DecSPS repairs this.** With 50 parameters, its final gap is fifty times smaller.
    - **The repair has a price.** With 400 parameters, its final gap is a hundred times
      larger than that of constant SGD.

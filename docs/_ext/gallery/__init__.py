@@ -67,8 +67,8 @@ def setup(app):
     app.connect("doctree-resolved", images.register)
     app.setup_extension("sphinx_markdown_builder")  # for notebooks and llms.txt
     app.connect("doctree-resolved", notebooks.write)
-    app.connect("doctree-resolved", layout.arrange)
     app.connect("doctree-resolved", llms.write)
+    app.connect("doctree-resolved", layout.arrange)
     app.add_node(imgsgnode, html=(images.visit_figure, None), override=True)
     app.add_html_math_renderer("mathml", *mathematics.RENDERERS)
     app.add_js_file(None, body=images.MODE)
