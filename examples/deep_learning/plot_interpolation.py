@@ -276,21 +276,21 @@ def plot_gaps(results):
 def run_main(main, argv):
     """Call ``main(argv)``, then show its figure; exit with one line if that fails."""
     try:
-        jax.devices()  # before data is read, which takes longer
+        jax.devices()  # fails before the data is read, which takes longer
     except (AssertionError, RuntimeError) as error:
         name = jax.config.jax_platforms
         sys.exit(f"JAX_PLATFORMS={name} finds no device, try cpu: {error!r:.200}")
     try:
         main(argv)
         plt.show()
-        if plt.get_fignums() and not plt.isinteractive():  # nobody closed a window
+        if plt.get_fignums() and not plt.isinteractive():  # no window was shown
             file = Path(f"{plt.gcf().get_suptitle()}.png").resolve()
             plt.savefig(file)
             print(f"There is no display. The figure is in {file}", file=sys.stderr)
         sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit("Interrupted")
-    except BrokenPipeError:  # nobody reads on, as after ``| head``
+    except BrokenPipeError:  # the reader of the pipe is gone, as after ``| head``
         os._exit(1)
     except OSError as error:
         sys.exit(str(error))

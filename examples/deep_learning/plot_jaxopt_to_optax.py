@@ -245,19 +245,19 @@ def cross_entropy(net, params, images, labels):
 # Data
 # ----
 # Minibatches are drawn once for each seed, so that both libraries get the same ones.
-REMEDY = "Run this again without it and with a network, or set TFDS_DATA_DIR."
+REMEDY = "Delete this folder and run again with the internet, or set TFDS_DATA_DIR."
 
 
 def load(dataset, split, size):
     """Return images and labels of the first ``size`` of a split, and its info."""
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or TensorFlow talks of it
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # no TensorFlow message
     try:
         builder = tfds.builder(f"{dataset}:3.*.*")
         if not builder.data_path.exists():
-            for url in builder.url_infos:  # or a dead host is asked for minutes
+            for url in builder.url_infos:  # fails fast if a host is down
                 requests.head(url, timeout=5).raise_for_status()
             builder.download_and_prepare()
-        config = tfds.ReadConfig(try_autocache=False)  # or reading a part warns
+        config = tfds.ReadConfig(try_autocache=False)  # no warning of partial reads
         data = builder.as_dataset(split=split, read_config=config, as_supervised=True)
         return next(data.batch(size).as_numpy_iterator()), builder.info
     except Exception as error:  # each library raises errors of its own
@@ -344,21 +344,21 @@ def plot_differences(differences):
 def run_main(main, argv):
     """Call ``main(argv)``, then show its figure; exit with one line if that fails."""
     try:
-        jax.devices()  # before data is read, which takes longer
+        jax.devices()  # fails before the data is read, which takes longer
     except (AssertionError, RuntimeError) as error:
         name = jax.config.jax_platforms
         sys.exit(f"JAX_PLATFORMS={name} finds no device, try cpu: {error!r:.200}")
     try:
         main(argv)
         plt.show()
-        if plt.get_fignums() and not plt.isinteractive():  # nobody closed a window
+        if plt.get_fignums() and not plt.isinteractive():  # no window was shown
             file = Path(f"{plt.gcf().get_suptitle()}.png").resolve()
             plt.savefig(file)
             print(f"There is no display. The figure is in {file}", file=sys.stderr)
         sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit("Interrupted")
-    except BrokenPipeError:  # nobody reads on, as after ``| head``
+    except BrokenPipeError:  # the reader of the pipe is gone, as after ``| head``
         os._exit(1)
     except OSError as error:
         sys.exit(str(error))

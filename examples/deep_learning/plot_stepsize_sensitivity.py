@@ -9,23 +9,23 @@
 r"""
 How wrong can my step size be?
 ==============================
-How far off may your step size be before training suffers? Rules such as Polyak's ask
-for a guess, too: the cap, the largest step size that they may take. Eight solvers train
-a small network with eleven step sizes or caps each, from 0.001 to 100:
+How far off may your step size be before training suffers? Some rules ask for a cap
+instead, the largest step size that they may take. Eight solvers train a small network
+on 10,000 images of Fashion-MNIST, with eleven step sizes or caps from 0.001 to 100:
 
-- :func:`SGD <optax.sgd>`, and :func:`Polyak <optax.polyak_sgd>` [1]_ and :func:`Armijo
-  <optax.scale_by_backtracking_linesearch>` [2]_ with a cap;
-- :func:`Momentum <optax.sgd>`, and :func:`MoMo <optax.contrib.momo>` [3]_ with a cap;
-- :func:`RMSProp <optax.rmsprop>` and :func:`Adam <optax.adam>`, and :func:`MoMo-Adam
-  <optax.contrib.momo_adam>` [3]_ with a cap.
+- with a step size: :func:`SGD <optax.sgd>`, :func:`Momentum <optax.sgd>` (SGD with a
+  momentum of 0.9), :func:`RMSProp <optax.rmsprop>`, :func:`Adam <optax.adam>`;
+- with a cap: :func:`Polyak <optax.polyak_sgd>` [1]_, :func:`Armijo
+  <optax.scale_by_backtracking_linesearch>` [2]_, :func:`MoMo <optax.contrib.momo>`
+  (Polyak with momentum [3]_), :func:`MoMo-Adam <optax.contrib.momo_adam>`.
 
 .. admonition:: In short
 
-   - **A step size must be right within a factor of about three.** SGD, Momentum,
-     RMSProp and Adam stay within 15% of their best loss over 0.7 to 1.3 decades.
+   - **A step size must be right within a factor of about three.** Without a cap, the
+     loss is within 15% of its best over a 5-fold (SGD) to 21-fold (Adam) range.
    - **Polyak and Armijo survive a cap that is far too large.** At 100, a hundred times
-     the best cap or more, their loss is below 2. Every solver without a cap ends above
-     10, and random guesses have a loss of 2.3.
+     the best cap or more, their losses are below 2 (0.8 and 0.7 here). Every solver
+     without a cap ends above 10, and random guesses have a loss of 2.3.
    - **MoMo's caps prevent divergence, not poor results.** At 100, MoMo and MoMo-Adam
      end above twice their best loss, Momentum and Adam above fifty times theirs.
 
@@ -33,15 +33,15 @@ These are medians over five seeds, for one network and 300 steps, about two epoc
 Another network may be more or less sensitive.
 
 **Figure:** training loss (left) and test accuracy (right) after 300 steps, against the
-step size or cap. Solvers are plain (top), have momentum (middle), or scale coordinates
-(bottom). Lines are medians over five seeds, and bands run from the lowest seed to the
-highest. Losses above 8 are outside the panels.
+step size or cap. Top: plain SGD. Middle: SGD with momentum. Bottom: each coordinate of
+the gradient is divided by its recent size. Lines are medians over five seeds, and bands
+run from the lowest seed to the highest. Losses above 8 are outside the panels.
 """
 
 # %%
 # Imports
 # -------
-# The script needs nothing but the packages that its first lines list.
+# ``uv run`` installs the packages that the first lines of the script list.
 import os
 import sys
 from functools import partial
@@ -82,7 +82,7 @@ SOLVERS = {
     "Adam": optax.adam,
     "MoMo-Adam": optax.contrib.momo_adam,
 }
-# Powers of ten, and one value halfway between each two on a log scale.
+# Powers of ten, and one value between neighbours, halfway on a log scale.
 STEPSIZES = np.logspace(-3, 2, 11)
 
 
@@ -110,9 +110,9 @@ def train_once(make_solver, net, stepsize, params, minibatches):
 
 
 # %%
-# One compiled call makes all runs of a solver. ``vmap`` runs all step sizes at once.
-# ``map`` runs the seeds one after another, so that the data of a step fits into the
-# processor's cache.
+# One compiled call trains a solver with all step sizes from all seeds. ``vmap`` trains
+# with all step sizes at once. ``map`` takes the seeds one after another, which was
+# faster here than a second ``vmap``.
 class Sweep(NamedTuple):
     """The results of a solver: a row for each seed, a column for each step size."""
 
@@ -124,7 +124,7 @@ class Sweep(NamedTuple):
 def sweep(make_solver, net, starts, train, test):
     """Train from each of the ``starts`` with each step size; return the results.
 
-    ``starts`` are initial parameters and minibatches, each leaf (seeds, ...).
+    ``starts`` are initial parameters and minibatches, whose first axis is the seed.
     """
 
     def run(stepsize, params, minibatches):
@@ -157,19 +157,19 @@ def cross_entropy(net, params, images, labels):
 # ----
 # Each solver trains 55 times, with 11 step sizes from 5 seeds. So the problem is small:
 # 10,000 of the 60,000 images of Fashion-MNIST, shrunk from 28x28 to 14x14 pixels.
-REMEDY = "Run this again without it and with a network, or set TFDS_DATA_DIR."
+REMEDY = "Delete this folder and run again with the internet, or set TFDS_DATA_DIR."
 
 
 def load(dataset, split, size):
     """Return images and labels of the first ``size`` of a split, and its info."""
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or TensorFlow talks of it
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # no TensorFlow message
     try:
         builder = tfds.builder(f"{dataset}:3.*.*")
         if not builder.data_path.exists():
-            for url in builder.url_infos:  # or a dead host is asked for minutes
+            for url in builder.url_infos:  # fails fast if a host is down
                 requests.head(url, timeout=5).raise_for_status()
             builder.download_and_prepare()
-        config = tfds.ReadConfig(try_autocache=False)  # or reading a part warns
+        config = tfds.ReadConfig(try_autocache=False)  # no warning of partial reads
         data = builder.as_dataset(split=split, read_config=config, as_supervised=True)
         return next(data.batch(size).as_numpy_iterator()), builder.info
     except Exception as error:  # each library raises errors of its own
@@ -236,7 +236,7 @@ def read_flags(settings, argv):
 # the good range is measured along straight lines between the step sizes, on log-log
 # axes. A range that reaches 0.001 or 100 is cut off there.
 def good_width(losses, tolerance):
-    """Return how many decades of ``STEPSIZES`` have good losses, from all losses."""
+    """Return the width, in decades, of the step sizes whose loss is good."""
     exponents = np.log10(STEPSIZES)
     grid = np.linspace(exponents[0], exponents[-1], 5_001)
     log_losses = np.interp(grid, exponents, np.log(losses))
@@ -318,21 +318,21 @@ def plot_sweep(results):
 def run_main(main, argv):
     """Call ``main(argv)``, then show its figure; exit with one line if that fails."""
     try:
-        jax.devices()  # before data is read, which takes longer
+        jax.devices()  # fails before the data is read, which takes longer
     except (AssertionError, RuntimeError) as error:
         name = jax.config.jax_platforms
         sys.exit(f"JAX_PLATFORMS={name} finds no device, try cpu: {error!r:.200}")
     try:
         main(argv)
         plt.show()
-        if plt.get_fignums() and not plt.isinteractive():  # nobody closed a window
+        if plt.get_fignums() and not plt.isinteractive():  # no window was shown
             file = Path(f"{plt.gcf().get_suptitle()}.png").resolve()
             plt.savefig(file)
             print(f"There is no display. The figure is in {file}", file=sys.stderr)
         sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit("Interrupted")
-    except BrokenPipeError:  # nobody reads on, as after ``| head``
+    except BrokenPipeError:  # the reader of the pipe is gone, as after ``| head``
         os._exit(1)
     except OSError as error:
         sys.exit(str(error))
@@ -356,7 +356,7 @@ def main(argv):
     results = {}
     for name, make_solver in SOLVERS.items():
         losses, accuracies = sweep(make_solver, net, starts, train, test)
-        # A loss that overflowed becomes a number that can be sorted and plotted.
+        # Infinite and NaN losses become a number that can be sorted and plotted.
         losses = np.nan_to_num(losses, nan=1e9, posinf=1e9)
         results[name] = Sweep(losses, np.array(accuracies))
     print_widths(results, settings.tolerance)
@@ -371,23 +371,21 @@ if __name__ == "__main__":
 # %%
 # Discussion
 # ----------
-# **Step sizes and caps can also be too small.** SGD with ten times its best step size
-# ends at 2.3, the loss of random guesses. With a tenth of its best step size, SGD ends
-# at 1.0. Caps of up to 0.03 cut every step of Polyak and Armijo, so that both end where
-# SGD ends.
+# **A step size can also be too small.** SGD ends at a loss of 1.0 with a tenth of its
+# best step size, and at 2.3 with ten times its best. With caps of up to 0.03, Polyak
+# and Armijo end at the same loss as SGD.
 #
-# **Five seeds cannot tell how wide Polyak's range is.** With ``--num_seeds=20``, it is
-# less than one decade wide from some seeds and more than 2.5 from others, because a
-# large cap harms only some runs. By a looser measure, twice the best loss
-# (``--tolerance=1``), Armijo's range is more than three decades wide, and reaches the
-# end of the figure.
+# **Five seeds cannot tell how wide Polyak's range is.** With ``--num_seeds=20``, the
+# range is less than one decade wide from some seeds, and more than 2.5 from others.
 #
-# **A limitation:** the best losses are near 0.5, but a Polyak step assumes that the
-# loss of each minibatch can reach zero. Where losses are closer to zero, results may
-# differ.
+# **Armijo gains most by a looser measure.** With ``--tolerance=1``, its loss is at most
+# twice its best over more than three decades, up to the end of the figure.
 #
-# **Next:** :doc:`When do Polyak and Armijo steps converge? <plot_interpolation>` goes
-# where losses reach zero. To train for longer, try ``--num_steps=1000``.
+# **A limitation:** the best losses are near 0.5, but Polyak assumes that the loss of
+# each minibatch can reach zero. Where losses come closer to zero, results may differ.
+#
+# **Next:** :doc:`When do Polyak and Armijo steps converge? <plot_interpolation>` has
+# losses that reach zero. To train for longer, try ``--num_steps=1000``.
 #
 # .. rubric:: References
 #

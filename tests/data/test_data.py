@@ -364,7 +364,7 @@ def assert_exits(run, data):
         run()
     fault, remedy = stop.value.code.splitlines()
     assert fault.startswith(f"{data}/fashion_mnist cannot be read or made: ")
-    assert remedy.startswith("Run this again without it and with a network, or set TF")
+    assert remedy.startswith("Delete this folder and run again with the internet, or")
     return fault
 
 

@@ -91,12 +91,6 @@ def requested_images(page):
     return names
 
 
-def eager(page):
-    """Return the names of the images that ``page`` asks for before they are seen."""
-    images = page.locator("article img:not([loading=lazy])").all()
-    return [image.get_attribute("src").rpartition("/")[2] for image in images]
-
-
 def show_images(page):
     """Scroll to each visible image, since they load lazily; return those that fail."""
     return page.evaluate("""async () => {
@@ -353,7 +347,6 @@ def test_dark_mode_changes_the_images(browser, site_url, mode, path):
         page.wait_for_load_state("networkidle")
         assert not show_images(page)
         check_twins(page, mode)
-        names = set(names) - set(eager(page))
         assert {"dark" if "_dark" in name else "light" for name in names} == {mode}
         page.locator(".theme-switch-button:visible").click()
         page.locator(f".theme-change-button[data-mode={other}]:visible").click()
@@ -362,6 +355,33 @@ def test_dark_mode_changes_the_images(browser, site_url, mode, path):
         # It is remembered.
         page.reload()
         check_twins(page, other)
+
+
+# Pixels from the top at which question, first finding, figure and code begin, at most.
+LIMITS = {1280: (300, 650, 900, 2_000), 375: (350, 900, 1_300, 2_400)}
+PLACES = """() => {
+    const top = node => node.getBoundingClientRect().top + scrollY;
+    const article = document.querySelector("article");
+    const all = name => [...article.querySelectorAll(name)];
+    return [
+        all("p").find(paragraph => paragraph.textContent.includes("?")),
+        article.querySelector(".admonition-in-short li"),
+        all("img").find(image => image.checkVisibility()),
+        all(".highlight-Python").find(code => !code.closest("details")),
+    ].map(top);
+}"""
+
+
+@pytest.mark.parametrize("path", PLOTS)
+def test_the_answer_is_within_two_screens(browser, site_url, width, path):
+    with browser.new_context(**options(width=width)) as context:
+        page = context.new_page()
+        page.goto(f"{site_url}/{path}")
+        page.evaluate("document.fonts.ready")
+        places = page.evaluate(PLACES)
+    assert places == sorted(places)
+    for place, limit in zip(places, LIMITS[width], strict=True):
+        assert place < limit, places
 
 
 @pytest.mark.parametrize("scale, name", [(1, r"_\d{3}\.png"), (2, r"_\d{3}_2x\.png")])
@@ -386,7 +406,7 @@ def test_images_keep_their_place(browser, site_url, width, path):
         page.goto(f"{site_url}/{path}", wait_until="domcontentloaded")
         for image in page.locator("article img").all():
             first = image.evaluate("""image => {
-                const eager = document.querySelector(".page-caption");
+                const eager = document.querySelector(".page-caption, .page-entry");
                 const shown = document.querySelector("article .only-light");
                 return Boolean(eager) && image == shown;
             }""")

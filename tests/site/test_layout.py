@@ -147,7 +147,7 @@ def test_the_answer_comes_first(html):
     (caption,) = html.select(".page-caption")
     assert caption.get_text() == "Figure: A line."
     images = html.select("img.sphx-glr-single-img.only-light")
-    assert [image["alt"] for image in images] == ["first", "second"]
+    assert [image["alt"] for image in images] == ["first: One is best.", "second"]
     first, second = html.select(".figure-description")
     assert images[0]["aria-details"] == first["id"]
     (table,) = html.select("table")

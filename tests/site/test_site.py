@@ -288,9 +288,11 @@ def test_parts_of_the_flagship(html):
     parts = [
         html.find("p", string=re.compile("What do you gain")),
         html.select_one("li a[href*=PolyakSGD]"),
-        *map(html.select_one, ("#settings", "#data", "#model", "#solvers")),
-        *map(html.select_one, ("#training", "#results", "#figure")),
+        html.select_one(".admonition-in-short"),
         html.select_one("img.sphx-glr-single-img"),
+        html.select_one("table.printed"),
+        *map(html.select_one, ("#imports", "#solvers", "#training", "#model-and-loss")),
+        *map(html.select_one, ("#data", "#settings", "#tables-and-figure")),
         html.select_one(".sphx-glr-script-out"),
         html.select_one("#discussion"),
     ]

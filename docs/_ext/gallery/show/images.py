@@ -77,12 +77,11 @@ class DarkImages(SphinxTransform):
                 light["width"], light["height"] = map(str, image.size)
             # Lazy, for then a browser fetches only the image that it shows; no link,
             # which Sphinx makes of an image with a width.
-            light.setdefault("loading", "lazy")
+            light["loading"] = "lazy"
             light["classes"].append("no-scaled-link")
             if beside(path, "_dark").exists():
                 dark = light.deepcopy()
                 dark["uri"] = beside(Path(light["uri"]), "_dark").as_posix()
-                dark["loading"] = "lazy"
                 light["classes"].append("only-light")
                 dark["classes"].append("only-dark")
                 light.parent.insert(light.parent.index(light) + 1, dark)
