@@ -24,8 +24,7 @@ on 10,000 images of Fashion-MNIST, with eleven step sizes or caps from 0.001 to 
    - **A step size must be right within a factor of about three.** Without a cap, the
      loss is within 15% of its best over a 5-fold (SGD) to 21-fold (Adam) range.
    - **Polyak and Armijo survive a cap that is far too large.** At 100, a hundred times
-     the best cap or more, their losses are below 2 (0.8 and 0.7 here). Every solver
-     without a cap ends above 10, and random guesses have a loss of 2.3.
+     the best cap or more, their losses are below 2. Without a cap, all are above 10.
    - **MoMo's caps prevent divergence, not poor results.** At 100, MoMo and MoMo-Adam
      end above twice their best loss, Momentum and Adam above fifty times theirs.
 
