@@ -351,7 +351,7 @@ def test_table(page, small_run):
     columns = [re.findall(r"\S(?:.*\S)?", line[14:])[0].split("  ") for line in header]
     columns = [[cell.strip() for cell in line if cell.strip()] for line in columns]
     for title, *parts in zip(small_run.results, *columns, strict=True):
-        assert title.replace("label noise", "noise") == "{} {}, {}".format(*parts)
+        assert title == "{} {}, {}".format(*parts)
     *rows, least = [(row[:14].strip(), row[14:].split()) for row in rows]
     assert [name for name, _ in rows] == SOLVERS
     for name, cells in rows:
@@ -448,7 +448,7 @@ def test_printed_gaps_are_those_plotted(built_run):
         medians = [lines[name][-1, 1] for lines in built_run.values()]
         assert rows[name] == [f"{median:.1e}" for median in medians]
     for title, least in zip(built_run, map(float, rows["least loss"]), strict=True):
-        assert least == 0 if title in WIDE else least > 0.2
+        assert least == 0 if title in WIDE else least > 0.3
 
 
 def last(built_run, title):
@@ -462,7 +462,7 @@ def last(built_run, title):
 
 
 @pytest.mark.parametrize("title", WIDE)
-def test_label_noise_does_not_stop_polyak_and_armijo(built_run, title):
+def test_label_noise_alone_does_not_stop_polyak_and_armijo(built_run, title):
     gaps = last(built_run, title)
     assert max(gaps["Polyak"].max(), gaps["Armijo"].max()) < 2e-10
     assert gaps["SGD"].min() > 2e-5
@@ -518,12 +518,21 @@ def test_zero_is_the_least_loss_of_every_minibatch(page, title):
 def test_dec_sps_repairs_this(built_run, title):
     medians = {name: median for name, (median, *_) in last(built_run, title).items()}
     assert min(medians["Polyak"], medians["Armijo"]) > 65 * medians["DecSPS"]
+    assert medians["DecSPS"] < 0.0025
+
+
+@pytest.mark.parametrize("title", NARROW)
+def test_constant_sgd_ends_closer_than_polyak_and_armijo(built_run, title):
+    medians = {name: median for name, (median, *_) in last(built_run, title).items()}
+    assert medians["SGD"] == pytest.approx(0.01, abs=0.006)
+    assert min(medians["Polyak"], medians["Armijo"]) > 5 * medians["SGD"]
 
 
 @pytest.mark.parametrize("title", WIDE)
 def test_the_repair_has_a_price(built_run, title):
     gaps = last(built_run, title)
-    assert gaps["DecSPS"][0] > 130 * gaps["SGD"][0]
+    assert gaps["DecSPS"][0] > 0.024
+    assert gaps["SGD"][0] < 0.0005
 
 
 def test_caps_are_out_of_reach(page):
@@ -550,3 +559,16 @@ def test_fifty_parameters_are_enough_for_labels_of_fifty_features(page, x64):
         clean, noisy = (run(*problems[title], rows) for title in NARROW)
         assert np.all(clean[:, -1] < 1e-14)
         assert np.all(noisy[:, -1] > 1e-2)
+
+
+@pytest.mark.parametrize("title", NARROW)
+def test_larger_minibatches_help_armijo(page, x64, built_run, title):
+    """As the page says of ``--batch_size=100``; Polyak is at 0.1 to 0.2."""
+    settings = page.parse_flags(["page", "--batch_size=100"])
+    rows = np.stack([page.draw_indices(settings, seed) for seed in range(5)])
+    problem, ends = page.make_problems(settings)[title], {}
+    for name in ("Polyak", "Armijo"):
+        run = jax.vmap(partial(page.record_gaps, page.SOLVERS[name]))
+        ends[name] = np.median(run(*problem, rows)[:, -1])
+    assert ends["Armijo"] < 0.4 * last(built_run, title)["Armijo"][0]
+    assert 0.08 < ends["Polyak"] < 0.24
