@@ -87,7 +87,7 @@ def sgd_with_decay(smoothness):
 
 
 # %%
-# Each entry makes a solver from ``smoothness``, the largest squared norm of an example's
+# Entries make a solver from ``smoothness``, the largest squared norm of an example's
 # features. Only SGD uses it. The cap, 1, is the largest step size that a solver may
 # take. No step reaches the cap. Polyak with a cap is SPS_max in [1]_. The line search
 # demands half of the decrease that the gradient predicts.

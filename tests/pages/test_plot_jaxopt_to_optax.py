@@ -462,8 +462,8 @@ def test_optax_still_divides_by_scaling(page):
 
 
 def armijo_in_optax(fun, slope, start):
-    """Return 1.5 * 0.8^k for the first k whose step decreases the loss enough."""
-    rates = 1.5 * 0.8 ** np.arange(20)
+    """Return 4 * 0.8^k for the first k whose step decreases the loss enough."""
+    rates = 4 * 0.8 ** np.arange(20)
     trials = fun(start - rates * slope)
     return rates[trials <= fun(start) - 0.1 * rates * slope**2][0]
 
@@ -472,7 +472,7 @@ def test_exceptions_by_hand(page):
     """At 2 the slope of x^2 - log(x) is 3.5."""
     with np.errstate(invalid="ignore"):
         rate = armijo_in_optax(lambda x: x**2 - np.log(x), 3.5, 2.0)
-    assert rate < 1.5
+    assert rate < 4
     exceptions = page.compare_exceptions()
     expected = {
         "loss of a trial is NaN": (2 - 4 * 3.5, 2 - rate * 3.5),
@@ -663,10 +663,13 @@ def test_figure(small):
     assert small.figure.get_suptitle() == title
     assert [ax.get_xlabel(), ax.get_ylabel()] == ["iteration", "largest difference"]
     assert ax.get_yscale() == "symlog"
-    momentum, others = ax.lines
-    largest = small.differences[MOMENTUM].max(axis=0)
-    assert momentum.get_ydata() == pytest.approx(largest)
-    assert np.array_equal(others.get_ydata(), np.zeros(4))
+    rows = [small.differences[MOMENTUM], np.zeros((2, 4))]
+    for line, band, series in zip(ax.lines, ax.collections, rows, strict=True):
+        assert line.get_ydata() == pytest.approx(np.median(series, axis=0))
+        (path,) = band.get_paths()
+        for x, differences in enumerate(series.T):
+            here = path.vertices[path.vertices[:, 0] == x, 1]
+            assert (here.min(), here.max()) == (differences.min(), differences.max())
     for line in ax.lines:
         assert np.array_equal(line.get_xdata(), range(4))
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
@@ -698,21 +701,21 @@ def test_six_of_seven_replacements_are_exact(real):
 
 
 def test_momentum_differs_by_rounding_errors(real):
-    """By at most 1e-6, with a margin; with newer versions of JAX it may agree."""
-    assert real.differences[MOMENTUM].max() < 1e-6 / 5
+    """By 3e-8, and 6e-8 over 15 seeds; with newer versions of JAX it may agree."""
+    assert real.differences[MOMENTUM].max() < 1e-7
 
 
 def test_goldsteins_rule_is_missing_in_optax(page):
-    """This page adds it in about 40 lines."""
+    """This page adds it in fewer than 40 lines."""
     functions = page.search_goldstein, page.scale_by_goldstein
     lines = [len(inspect.getsource(function).splitlines()) for function in functions]
-    assert sum(lines) == pytest.approx(40, abs=2)
+    assert sum(lines) < 40
     assert not [name for name in dir(optax) if "goldstein" in name.lower()]
 
 
 def test_optax_handles_two_cases_that_break_jaxopt(real):
     _, below = map(rows_of, real.log.split("\n\n"))
     assert below == [
-        ["loss of a trial is NaN", "-12.000", "0.280"],
+        ["loss of a trial is NaN", "-12.000", "0.121"],
         ["gradient is zero", "nan", "0.000"],
     ]
