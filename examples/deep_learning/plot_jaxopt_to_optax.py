@@ -30,8 +30,7 @@ longer maintained.
 Comparisons use one small network. The two failures use functions of one variable.
 
 **Figure:** largest difference of a parameter after each step. Lines are medians over
-three seeds, and bands run from the lowest seed to the highest. Six of the seven
-replacements have a difference of 0.
+three seeds, and bands run from the lowest seed to the highest. Six of seven are 0.
 """
 
 # %%
@@ -59,9 +58,9 @@ from absl import flags
 # Seven replacements
 # ------------------
 # Here are the solvers of JAXopt. ``loss_fun(params, images, labels)`` is the loss of a
-# minibatch. The cap is the largest step size that a solver may take. Momentum
-# adds up steps, so its cap is a hundredth. Polyak subtracts ``fun_min`` from the loss
-# and adds ``delta`` to the squared norm. A line search has at most ``maxls`` rounds.
+# minibatch. The cap is the largest step size that a solver may take. Momentum adds up
+# steps, so its cap is a hundredth. Polyak subtracts ``fun_min`` from the loss and adds
+# ``delta`` to the squared norm. A line search has at most ``maxls`` rounds, here 20.
 def make_jaxopt_solvers(loss_fun, cap, aggressiveness):
     """Return a dictionary of solvers."""
     limits = {"aggressiveness": aggressiveness, "max_stepsize": cap, "maxls": 20}
@@ -139,8 +138,7 @@ def make_update(loss_fun, transformation):
 # ----------------
 # JAXopt's ``goldstein`` starts a search from the last step size. The step size shrinks
 # if the loss falls too little. It grows if the loss falls by nearly all that the
-# gradient predicts. Here ``value`` is the loss before the step, and
-# ``loss_after(stepsize)`` is the loss after it.
+# gradient predicts. The loss falls from ``value`` to ``loss_after(stepsize)``.
 def search_goldstein(loss_after, stepsize, value, squared_norm, share, cap, maxls):
     """Return a step size that is neither too long nor too short."""
 
@@ -199,15 +197,13 @@ def compare(solver, replacement, starts):
         for minibatch in minibatches:
             in_jaxopt = jaxopt_update(*in_jaxopt, *minibatch)
             in_optax = optax_update(*in_optax, *minibatch)
-            jaxopt_params, optax_params = in_jaxopt[0], in_optax[0]
-            leaves = jax.tree.leaves(optax.tree.sub(jaxopt_params, optax_params))
+            leaves = jax.tree.leaves(optax.tree.sub(in_jaxopt[0], in_optax[0]))
             differences.append(max(abs(leaf).max() for leaf in leaves))
     return np.reshape(differences, (len(starts), -1))
 
 
 # %%
-# JAXopt breaks in two cases: where a step from 2 leaves the domain of x² - log(x), and
-# where the gradient of x² is zero.
+# A step from 2 leaves the domain of x² - log(x). The gradient of x² at 0 is zero.
 #
 # JAXopt's line search first tries the cap. To start Optax's at a cap above 1, use
 # ``state = optax.tree.set(solver.init(params), learning_rate=cap)``.
@@ -336,12 +332,11 @@ def plot_band(ax, x, rows, **style):
 
 def plot_differences(differences):
     """Plot the difference with momentum, and the largest of the other six."""
-    others = dict(differences)
-    momentum = others.pop("PolyakSGD, momentum")
-    others = np.max([*others.values()], axis=0)
+    name, others = "PolyakSGD, momentum", dict(differences)
+    momentum, others = others.pop(name), np.max([*others.values()], axis=0)
     fig, ax = plt.subplots(figsize=(5.4, 3), layout="constrained")
     steps = range(momentum.shape[1])
-    plot_band(ax, steps, momentum, color="#0072b2", lw=4, label="PolyakSGD, momentum")
+    plot_band(ax, steps, momentum, color="#0072b2", lw=4, label=name)
     plot_band(ax, steps, others, color="#d55e00", lw=4, ls="--", label="the other six")
     ax.set(xlabel="iteration", ylabel="largest difference")
     ax.set_yscale("symlog", linthresh=1e-9)
@@ -409,9 +404,8 @@ if __name__ == "__main__":
 # **Jit both sides, on one machine.** Otherwise, rounding differs. With momentum, it
 # differs anyway, because Optax adds terms in another order.
 #
-# **The state has other names.** ``state.error`` becomes ``optax.tree.norm(grad)``, the
-# norm of the gradient. ``state.stepsize`` of a line search becomes
-# ``optax.tree.get(state, "learning_rate")``.
+# **The state has other names.** ``state.error`` becomes ``optax.tree.norm(grad)``.
+# ``state.stepsize`` of a search becomes ``optax.tree.get(state, "learning_rate")``.
 #
 # **Do not set** ``scaling`` **in** ``optax.polyak_sgd``. Optax 0.2.8 divides by it, and
 # should multiply. From 1 on x² with ``scaling=0.1`` and no cap, one step ends at -4
