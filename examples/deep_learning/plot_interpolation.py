@@ -22,14 +22,13 @@ labels. Five solvers run on least squares, with 200 examples and minibatches of 
 
    - **Too few parameters stop Polyak and Armijo. Label noise alone does not.** With 400
      parameters, both come within 1e-9 of the least loss. With 50, both stall: their
-     gaps to the least loss start near 0.2 and end at 0.1 to 0.3.
+     gaps to it start near 0.2 and end at 0.1 to 0.3.
    - **DecSPS repairs this.** With 50 parameters, its gap ends below 0.003. That is less
      than a fiftieth of the gaps of Polyak and Armijo.
    - **The repair has a price.** With 400 parameters, the gap of DecSPS ends above 0.02,
      and that of constant SGD below 0.001.
 
-All numbers are medians over five random data sets (seeds). Networks may behave
-differently.
+All numbers are medians over five random data sets (seeds). A network may differ.
 
 **Figure:** gap to the least loss, for 400 parameters (top) and 50 parameters (bottom),
 and for labels without noise (left) and with noise (right). Lines are medians over five

@@ -109,7 +109,7 @@ def test_number_of_parameters(page):
 def mock_data():
     """All data sets are there, with random images, and have nothing to download."""
     with (
-        tfds.testing.mock_data(num_examples=16),
+        tfds.testing.mock_data(num_examples=40),
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr(tfds.core.DatasetBuilder, "url_infos", {})
