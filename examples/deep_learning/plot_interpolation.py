@@ -7,9 +7,9 @@ r"""
 When do Polyak and Armijo steps converge?
 =========================================
 What stops Polyak and Armijo from converging: label noise, or too few parameters? Both
-choose a step as if the minibatch were all the data. This is safe if one setting of the
-parameters gives every minibatch a loss of zero: the model then *interpolates* its
-labels. Five solvers run on least squares, with 200 examples and minibatches of 10:
+choose a step as if the minibatch were all the data. This is safe if the model can
+*interpolate*, which is to fit every label. Here, 400 parameters can, and 50 cannot.
+Five solvers run on least squares, with 200 examples and minibatches of 10:
 
 - :func:`Polyak <optax.polyak_sgd>` has the step size :math:`f / \|\nabla f\|^2`, where
   :math:`f` is the loss of the minibatch [1]_;
@@ -295,6 +295,10 @@ def run_main(main, argv):
         sys.exit(str(error))
 
 
+# In a notebook, the arguments are for its kernel, so the defaults hold.
+ARGV = sys.argv[:1] if "get_ipython" in globals() else sys.argv
+
+
 # %%
 # Five solvers, four problems
 # ---------------------------
@@ -318,7 +322,6 @@ def main(argv):
     return results
 
 
-ARGV = sys.argv[:1] if "get_ipython" in globals() else sys.argv
 if __name__ == "__main__":
     run_main(main, ARGV)
 

@@ -23,8 +23,8 @@ longer maintained.
      six agree with Optax to the last digit after each of 17 steps, from three seeds.
    - **Momentum differs by rounding errors.** The difference is below 1e-7 (3e-8 here).
    - **Goldstein's rule is missing in Optax.** This page adds it in fewer than 40 lines.
-   - **Optax handles two cases that break JAXopt.** If the gradient is 0, a Polyak step
-     of JAXopt ends at NaN. If a trial of the line search has a loss of NaN, JAXopt
+   - **Optax handles two cases that break JAXopt.** If loss and gradient are 0, a Polyak
+     step of JAXopt ends at NaN. If a trial of the line search has a loss of NaN, JAXopt
      accepts the trial. On x² - log(x), JAXopt steps to -12, and Optax steps to 0.12.
 
 Comparisons use one small network. The two failures use functions of one variable.
@@ -58,9 +58,9 @@ from absl import flags
 # Seven replacements
 # ------------------
 # Here are the solvers of JAXopt. ``loss_fun(params, images, labels)`` is the loss of a
-# minibatch. The cap is the largest step size that a solver may take. Momentum adds up
-# steps, so its cap is a hundredth. Polyak subtracts ``fun_min`` from the loss and adds
-# ``delta`` to the squared norm. A line search has at most ``maxls`` rounds, here 20.
+# minibatch. The cap is the largest step size that a solver may take. With momentum, the
+# cap is divided by 100. Polyak subtracts ``fun_min`` from the loss, and adds ``delta``
+# to the squared norm. A line search has at most ``maxls`` rounds, here 20.
 def make_jaxopt_solvers(loss_fun, cap, aggressiveness):
     """Return a dictionary of solvers."""
     limits = {"aggressiveness": aggressiveness, "max_stepsize": cap, "maxls": 20}
@@ -161,8 +161,8 @@ def search_goldstein(loss_after, stepsize, value, squared_norm, share, cap, maxl
 
 # %%
 # Use ``scale_by_goldstein`` in place of ``scale_by_backtracking_linesearch``. This page
-# has an ``aggressiveness`` of 0.9. At 1/2 or below, at most one step size meets both
-# conditions on a quadratic loss, so a search can take all rounds. 0.7 is a good start.
+# has an ``aggressiveness`` of 0.9. With 1/2 or less, at most one step size meets both
+# conditions on a quadratic loss, so a search can take all rounds.
 def scale_by_goldstein(maxls, slope_rtol, max_learning_rate):
     """Return Goldstein's rule as a transformation, whose state is the step size."""
     limits = slope_rtol, max_learning_rate, maxls
@@ -222,7 +222,7 @@ def compare_exceptions():
     polyak, x = jaxopt.PolyakSGD(jnp.square), jnp.array(2.0)
     return {
         "loss of a trial is NaN": step_once(armijo, search, x, learning_rate=4.0),
-        "gradient is zero": step_once(polyak, optax.polyak_sgd(), 0 * x),
+        "loss, gradient are zero": step_once(polyak, optax.polyak_sgd(), 0 * x),
     }
 
 
@@ -369,6 +369,10 @@ def run_main(main, argv):
         sys.exit(str(error))
 
 
+# In a notebook, the arguments are for its kernel, so the defaults hold.
+ARGV = sys.argv[:1] if "get_ipython" in globals() else sys.argv
+
+
 # %%
 # Seven solvers, three seeds
 # --------------------------
@@ -394,7 +398,6 @@ def main(argv):
     return differences
 
 
-ARGV = sys.argv[:1] if "get_ipython" in globals() else sys.argv
 if __name__ == "__main__":
     run_main(main, ARGV)
 

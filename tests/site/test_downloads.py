@@ -225,7 +225,7 @@ def test_the_notebook_runs_and_runs_again(script, soup, notebook, log, tmp_path)
     client = NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}})
     *others, last = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert "run_main(main, ARGV)" in last.source
-    again = nbformat.v4.new_code_cell("print(parse(ARGV).flag_values_dict())")
+    again = nbformat.v4.new_code_cell("print(parse_flags(ARGV).flag_values_dict())")
     notebook.cells.append(again)
     # A kernel chooses its own way to draw.
     with client.setup_kernel(env={**REAL_DATA, "MPLBACKEND": ""}):

@@ -45,11 +45,13 @@ def run(run_page):
 
 def test_numbers_are_those_of_the_curves(run):
     """Medians and ranges over the seeds; RMSProp and SGD have no step sizes."""
+    labels = [line.get_label() for line in run.figure.axes[1].lines]
+    results = dict(zip(labels, run.results.values(), strict=True))
     losses = {
-        (1, label): uniform_filter1d(logs[:, :, 1], 5, mode="nearest")
-        for label, logs in run.curves.items()
+        (1, label): uniform_filter1d([x.losses for x in runs], 5, mode="nearest")
+        for label, runs in results.items()
     }
-    steps = {(0, label): logs[:, :, 2] for label, logs in list(run.curves.items())[:2]}
+    steps = {(0, label): [x.stepsizes for x in results[label]] for label in labels[:2]}
     found = {
         (run.figure.axes.index(x.ax), x.label): (x.x, x.y, x.lowest, x.highest)
         for x in reading.read(run.figure)
