@@ -222,7 +222,7 @@ def compare_exceptions():
     polyak, x = jaxopt.PolyakSGD(jnp.square), jnp.array(2.0)
     return {
         "loss of a trial is NaN": step_once(armijo, search, x, learning_rate=4.0),
-        "loss, gradient are zero": step_once(polyak, optax.polyak_sgd(), 0 * x),
+        "loss, gradient are 0": step_once(polyak, optax.polyak_sgd(), 0 * x),
     }
 
 

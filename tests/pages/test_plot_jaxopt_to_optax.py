@@ -476,7 +476,7 @@ def test_exceptions_by_hand(page):
     exceptions = page.compare_exceptions()
     expected = {
         "loss of a trial is NaN": (2 - 4 * 3.5, 2 - rate * 3.5),
-        "loss, gradient are zero": (np.nan, 0.0),
+        "loss, gradient are 0": (np.nan, 0.0),
     }
     assert list(exceptions) == list(expected)
     for case, pair in expected.items():
@@ -717,5 +717,5 @@ def test_optax_handles_two_cases_that_break_jaxopt(real):
     _, below = map(rows_of, real.log.split("\n\n"))
     assert below == [
         ["loss of a trial is NaN", "-12.000", "0.121"],
-        ["loss, gradient are zero", "nan", "0.000"],
+        ["loss, gradient are 0", "nan", "0.000"],
     ]
