@@ -2,6 +2,7 @@
 
 import io
 import re
+import zlib
 from urllib.parse import urlsplit
 
 import pytest
@@ -355,6 +356,22 @@ def test_dark_mode_changes_the_images(browser, site_url, mode, path):
         # It is remembered.
         page.reload()
         check_twins(page, other)
+
+
+@pytest.mark.parametrize("path", ["index.html", *PLOTS])
+def test_a_document_weighs_little_before_its_images(browser, site_url, path):
+    """As a server sends it that compresses what is not compressed already."""
+    with browser.new_context(**options()) as context:
+        page, responses = context.new_page(), []
+        page.on("response", lambda response: responses.append(response))
+        page.goto(f"{site_url}/{path}")
+        page.wait_for_load_state("networkidle")
+        sizes = [
+            len(zlib.compress(response.body()))
+            for response in responses
+            if response.request.resource_type != "image"
+        ]
+    assert 100_000 < sum(sizes) < 300_000
 
 
 # Pixels from the top at which question, first finding, figure and code begin, at most.
