@@ -29,7 +29,10 @@ def run_script(file, script, *flags, **env):
     command += ["--processes=1", "--values=1", "--warmups=0", "--loops=1"]
     command += [f"--append={file}", "--", sys.executable, script, *flags]
     env = os.environ | {"MPLBACKEND": "agg"} | env
-    subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL)
+    # The page saves its figure to where it runs.
+    subprocess.run(
+        command, env=env, cwd=file.parent, check=True, stdout=subprocess.DEVNULL
+    )
 
 
 def time_scripts(folder):
