@@ -660,8 +660,9 @@ def test_labels_tell_the_settings(page):
     ]
 
 
-# What the page says of its own numbers, each finding on the real data. The margins also
-# held for seeds 5 to 24, and where each initial parameter was rounded up.
+# What the page says of its own numbers, each finding on the real data. It also held for
+# seeds 5 to 24 in fives, and where each initial parameter was rounded up, with JAX 0.10
+# and 0.12.
 
 
 @pytest.fixture(scope="module")
@@ -722,12 +723,13 @@ def test_armijo_is_fastest_early(real, losses):
 
 
 def test_polyak_is_unsteady(real):
-    """A rounding error moves its accuracy by over 0.1, and others by less than 0.05."""
-    moved = {
-        name: np.abs(real[f"{name}, rounded"][1] - real[name][1]).max()
-        for name in SOLVERS
-    }
-    assert moved.pop("Polyak SGD") > 0.1
+    """A rounding error changes its losses by over 0.2, and others by less than 0.05."""
+    moved = {}
+    for name in SOLVERS:
+        runs = zip(real[name][0], real[f"{name}, rounded"][0], strict=True)
+        changes = [np.abs(run.losses - rounded.losses)[50:] for run, rounded in runs]
+        moved[name] = np.median(np.mean(changes, axis=1))
+    assert moved.pop("Polyak SGD") > 0.21
     assert max(moved.values()) < 0.04
 
 
