@@ -590,9 +590,9 @@ def test_drawers_of_a_phone(browser, site_url, side):
         drawer = page.locator(f"#pst-{side}-sidebar-modal")
         button.focus()
         page.keyboard.press("Enter")
-        assert drawer.is_visible()
+        drawer.wait_for(state="visible")
         page.keyboard.press("Escape")
-        assert not drawer.is_visible()
+        drawer.wait_for(state="hidden")
         page.wait_for_function(
             "name => document.activeElement.classList.contains(name)",
             arg=f"{side}-toggle",
@@ -603,7 +603,7 @@ def test_drawers_of_a_phone(browser, site_url, side):
         target = entry.evaluate("link => link.href")
         entry.tap()
         page.wait_for_url(target)
-        assert not drawer.is_visible()
+        drawer.wait_for(state="hidden")
         if side == "secondary":
             section = page.locator(f"#{urlsplit(target).fragment}")
             top = section.evaluate("section => section.getBoundingClientRect().top")
