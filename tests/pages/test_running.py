@@ -18,9 +18,9 @@ AT_THE_END = {k: v for k, v in REAL_DATA.items() if k != "PYTHONUNBUFFERED"}
 AT_ONCE = REAL_DATA | {"PYTHONUNBUFFERED": "1"}
 
 
-def start(env, **pipes):
-    """Start the fast page and return the process."""
-    command = [sys.executable, FAST, *FLAGS]
+def start(env, page=FAST, flags=FLAGS, **pipes):
+    """Start a page and return the process."""
+    command = [sys.executable, page, *flags]
     return subprocess.Popen(command, env=env, text=True, **pipes)
 
 
@@ -69,8 +69,9 @@ def test_nobody_reads_on(tmp_path, env):
 
 
 def test_an_interrupt_is_a_line(tmp_path):
+    """After the first solver's log, while the three others take seconds."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = start(AT_ONCE, cwd=tmp_path, **pipes)
+    process = start(AT_ONCE, PAGE, ["--num_seeds=1"], cwd=tmp_path, **pipes)
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
