@@ -161,8 +161,8 @@ def search_goldstein(loss_after, stepsize, value, squared_norm, share, cap, maxl
 
 # %%
 # Use ``scale_by_goldstein`` in place of ``scale_by_backtracking_linesearch``. This page
-# has an ``aggressiveness`` of 0.9. With 1/2 or less, at most one step size meets both
-# conditions on a quadratic loss, so a search can take all rounds.
+# has an ``aggressiveness`` of 0.9. Use 0.7 or more: with 1/2 or less, at most one step
+# size meets both conditions on a quadratic loss, so a search can take all rounds.
 def scale_by_goldstein(maxls, slope_rtol, max_learning_rate):
     """Return Goldstein's rule as a transformation, whose state is the step size."""
     limits = slope_rtol, max_learning_rate, maxls
@@ -204,7 +204,6 @@ def compare(solver, replacement, starts):
 
 # %%
 # A step from 2 leaves the domain of x² - log(x). The gradient of x² at 0 is zero.
-#
 # JAXopt's line search first tries the cap. To start Optax's at a cap above 1, use
 # ``state = optax.tree.set(solver.init(params), learning_rate=cap)``.
 def step_once(solver, replacement, x, **start):
@@ -282,7 +281,10 @@ def parse_flags(argv):
     integer("net_width", 4, "the network has four times as many hidden units", 1, 100)
     number("max_stepsize", 1.0, "largest step size of Polyak and Armijo", 1e-6, 1.0)
     number("aggressiveness", 0.9, "higher: Armijo accepts longer steps", 1e-6, 0.999)
-    return read_flags(settings, argv)
+    settings = read_flags(settings, argv)
+    if settings.aggressiveness <= 0.5:
+        print("--aggressiveness <= 0.5 needs many trials: try 0.7", file=sys.stderr)
+    return settings
 
 
 def read_flags(settings, argv):
@@ -420,7 +422,7 @@ if __name__ == "__main__":
 #
 # **Next:** :doc:`Comparison of different SGD algorithms <plot_sgd_solvers>` trains with
 # Polyak and Armijo. :doc:`How wrong can my step size be? <plot_stepsize_sensitivity>`
-# tries both in Optax. With ``--maxiter=100``, rounding errors grow to about 1e-7.
+# tries both in Optax. More steps (``--maxiter=100``) can make the difference grow.
 #
 # .. rubric:: References
 #

@@ -72,7 +72,8 @@ def make_solvers(loss_fun, settings):
     armijo = jaxopt.ArmijoSGD(
         loss_fun,
         max_stepsize=cap,
-        # With 0.9, the loss must fall by a tenth of what the gradient predicts.
+        # With 0.9, the loss must fall by a tenth of what the gradient predicts. With
+        # 0.5 or less, few step sizes pass both of Goldstein's tests: use 0.7 or more.
         aggressiveness=settings.aggressiveness,
         # The search starts from the last step size, and can shrink and grow it.
         reset_option="goldstein",
@@ -232,7 +233,10 @@ def parse_flags(argv):
     number("aggressiveness", 0.9, "higher: Armijo accepts longer steps", 1e-6, 0.999)
     number("rmsprop_stepsize", 1e-3, "step size of RMSProp", 1e-6, 1e6)
     number("gd_stepsize", 1e-1, "step size of SGD", 1e-6, 1e6)
-    return read_flags(settings, argv)
+    settings = read_flags(settings, argv)
+    if settings.aggressiveness <= 0.5:
+        print("--aggressiveness <= 0.5 needs many trials: try 0.7", file=sys.stderr)
+    return settings
 
 
 # %%

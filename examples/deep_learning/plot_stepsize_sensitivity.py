@@ -378,7 +378,7 @@ if __name__ == "__main__":
 # and Armijo end at the same loss as SGD.
 #
 # **Five seeds cannot tell how wide Polyak's range is.** With ``--num_seeds=20``, the
-# range is less than one decade wide from some seeds, and more than 2.5 from others.
+# range is near one decade wide from some seeds, and more than two from others.
 #
 # **Armijo gains by a looser measure.** With ``--tolerance=1``, its loss is at most
 # twice its best over more than three decades, up to the end of the figure.

@@ -521,8 +521,8 @@ def test_a_small_cap_is_a_small_step_size(medians, name):
 
 def test_the_width_of_polyak_depends_on_the_seed(page, polyak):
     widths = [page.good_width(losses, 0.15) for losses in polyak]
-    assert sum(width < 0.98 for width in widths) >= 2
-    assert sum(width > 2.5 for width in widths) >= 2
+    assert sum(width < 1.2 for width in widths) >= 4
+    assert sum(width > 2.1 for width in widths) >= 4
 
 
 def test_a_looser_measure_favours_armijo(page, medians):

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from environment import REAL_DATA
-from helpers import PAGE, run_script
+from helpers import PAGE, load, run_script
 
 FAST = PAGE.with_stem("plot_interpolation")
 FLAGS = ["--num_seeds=1", "--maxiter=40", "--batch_size=1"]
@@ -77,6 +77,17 @@ def test_an_interrupt_is_a_line(tmp_path):
     _, errors = process.communicate()
     assert errors == "Interrupted\n"
     assert process.returncode == 1
+
+
+@pytest.mark.parametrize("name", ["plot_sgd_solvers", "plot_jaxopt_to_optax"])
+def test_a_search_that_needs_many_trials_is_told(capsys, name):
+    """Before any work: Goldstein's two conditions need more than one half."""
+    page = load(PAGE.with_stem(name))
+    page.parse_flags(["page", "--aggressiveness=0.51"])
+    assert capsys.readouterr() == ("", "")
+    page.parse_flags(["page", "--aggressiveness=0.5"])
+    warning = "--aggressiveness <= 0.5 needs many trials: try 0.7\n"
+    assert capsys.readouterr() == ("", warning)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "nonsense"])
