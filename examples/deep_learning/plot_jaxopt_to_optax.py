@@ -281,10 +281,7 @@ def parse_flags(argv):
     integer("net_width", 4, "the network has four times as many hidden units", 1, 100)
     number("max_stepsize", 1.0, "largest step size of Polyak and Armijo", 1e-6, 1.0)
     number("aggressiveness", 0.9, "higher: Armijo accepts longer steps", 1e-6, 0.999)
-    settings = read_flags(settings, argv)
-    if settings.aggressiveness <= 0.5:
-        print("--aggressiveness <= 0.5 needs many trials: try 0.7", file=sys.stderr)
-    return settings
+    return read_flags(settings, argv)
 
 
 def read_flags(settings, argv):
@@ -382,6 +379,8 @@ ARGV = sys.argv[:1] if "get_ipython" in globals() else sys.argv
 def main(argv):
     """Compare all solvers from each seed; return the differences."""
     settings = parse_flags(argv)
+    if settings.aggressiveness <= 0.5:
+        print("--aggressiveness <= 0.5 needs many trials: try 0.7", file=sys.stderr)
     size = (settings.maxiter + 12) * settings.batch_size
     (images, labels), _ = load("fashion_mnist", "train", size)
     images = images.reshape(len(images), -1) / np.float32(255)
