@@ -99,10 +99,13 @@ def main(argv):
     results = {}
     solvers = page.make_solvers(partial(loss_fun, net), settings)
     for name, solver in solvers.items():
+        if name in page.TUNED:
+            continue
         if results:
             minibatches = draw_minibatches(examples, settings)
         curves = train(name, solver, params, minibatches)
-        results[name] = [page.Run(*curves, params, 1, 0)]
+        costs = np.arange(1, settings.maxiter + 2)
+        results[name] = [page.Run(*curves, costs, params, 0)]
     page.plot_curves(results, settings)
 
 

@@ -29,6 +29,7 @@ HTML = sorted(file for file in SITE.rglob("*.html") if "_static" not in file.par
 # The flagship, the first page, and its solvers.
 PAGE = ROOT / "examples/deep_learning/plot_sgd_solvers.py"
 SOLVERS = ["Polyak SGD", "Armijo SGD", "RMSProp", "SGD"]
+TUNED = ["SGD 0.2", "Adam 0.02"]
 
 # The data set: its name, its version and the SHA-256 of all images and labels.
 DATA = "fashion_mnist", "3.0.1"
@@ -147,19 +148,19 @@ def check_log(log):
         first.add(matches[0][2])
     assert len(first) == 1
     above, header, rule, *rows = table.splitlines()
-    columns = ["accuracy"] * 3 + ["gradients", "ms"]
-    assert above.split() == columns
-    columns = ["solver", "median", "lowest", "highest", "a step", "a step"]
+    columns = ["", "minus", "seeds", "moved by", "gradients", "ms"]
+    assert re.split(r"\s\s+", above) == columns
+    columns = ["solver", "accuracy", "SGD", "ahead", "rounding", "a step", "a step"]
     assert re.split(r"\s\s+", header) == columns
     assert set(rule) == {" ", "-"}
     assert len({len(row) for row in (header, rule, *rows)}) == 1, "not aligned"
-    for name, row in zip(SOLVERS, rows, strict=True):
-        share, cost = r" +[01]\.\d{3}", r" +\d+\.\d\d"
-        match = re.fullmatch(
-            rf"{name} *({share})({share})({share})({cost})({cost})", row
-        )
-        median, lowest, highest, gradients, milliseconds = map(float, match.groups())
-        assert lowest <= median <= highest
+    for name, row in zip(SOLVERS + TUNED, rows, strict=True):
+        share, cost = r"[01]\.\d{3}", r" +(\d+\.\d\d)"
+        numbers = rf" +({share}) +([+-]{share}) +([0-5]) +({share}\d){cost}{cost}"
+        match = re.fullmatch(name + numbers, row)
+        _, ahead, seeds, _, gradients, milliseconds = map(float, match.groups())
+        # A median of five.
+        assert (ahead > 0) == (seeds >= 3) or abs(ahead) < 0.001
         assert (gradients > 1) == (name == "Armijo SGD")
         assert milliseconds > 0
 

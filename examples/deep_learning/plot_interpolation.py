@@ -32,7 +32,7 @@ All numbers are medians over five random data sets (seeds). A network may differ
 
 **Figure:** gap to the least loss, for 400 parameters (top) and 50 parameters (bottom),
 and for labels without noise (left) and with noise (right). Lines are medians over five
-seeds, and bands run from the lowest seed to the highest.
+seeds, and bands hold the middle half of them.
 """
 
 # %%
@@ -42,7 +42,6 @@ seeds, and bands run from the lowest seed to the highest.
 import os
 import sys
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -245,10 +244,10 @@ STYLES = {
 
 
 def plot_band(ax, x, rows, **style):
-    """Plot the median of ``rows`` (seeds, points), and a band over all seeds."""
-    lowest, median, highest = np.quantile(rows, [0, 0.5, 1], axis=0)
+    """Plot the median of ``rows`` (seeds, points), and a band between quartiles."""
+    lower, median, upper = np.quantile(rows, [0.25, 0.5, 0.75], axis=0)
     ax.plot(x, median, **style)
-    ax.fill_between(x, lowest, highest, color=style["color"], alpha=0.2, linewidth=0)
+    ax.fill_between(x, lower, upper, color=style["color"], alpha=0.2, linewidth=0)
 
 
 # %%
@@ -283,7 +282,7 @@ def run_main(main, argv):
         main(argv)
         plt.show()
         if plt.get_fignums() and not plt.isinteractive():  # no window was shown
-            file = Path(f"{plt.gcf().get_suptitle()}.png").resolve()
+            file = os.path.abspath(f"{plt.gcf().get_suptitle()}.png")
             plt.savefig(file)
             print(f"There is no display. The figure is in {file}", file=sys.stderr)
         sys.stdout.flush()

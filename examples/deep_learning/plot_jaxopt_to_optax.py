@@ -30,7 +30,7 @@ longer maintained.
 Comparisons use one small network. The two failures use functions of one variable.
 
 **Figure:** largest difference of a parameter after each step. Lines are medians over
-three seeds, and bands run from the lowest seed to the highest. Six of seven are 0.
+three seeds, and bands hold the middle half of them. Six of seven are 0.
 """
 
 # %%
@@ -40,7 +40,6 @@ three seeds, and bands run from the lowest seed to the highest. Six of seven are
 import os
 import sys
 from functools import partial
-from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -323,10 +322,10 @@ def print_tables(differences, replacements, exceptions):
 # %%
 # A thick line shows where both libraries agree.
 def plot_band(ax, x, rows, **style):
-    """Plot the median of ``rows`` (seeds, points), and a band over all seeds."""
-    lowest, median, highest = np.quantile(rows, [0, 0.5, 1], axis=0)
+    """Plot the median of ``rows`` (seeds, points), and a band between quartiles."""
+    lower, median, upper = np.quantile(rows, [0.25, 0.5, 0.75], axis=0)
     ax.plot(x, median, **style)
-    ax.fill_between(x, lowest, highest, color=style["color"], alpha=0.2, linewidth=0)
+    ax.fill_between(x, lower, upper, color=style["color"], alpha=0.2, linewidth=0)
 
 
 def plot_differences(differences):
@@ -356,7 +355,7 @@ def run_main(main, argv):
         main(argv)
         plt.show()
         if plt.get_fignums() and not plt.isinteractive():  # no window was shown
-            file = Path(f"{plt.gcf().get_suptitle()}.png").resolve()
+            file = os.path.abspath(f"{plt.gcf().get_suptitle()}.png")
             plt.savefig(file)
             print(f"There is no display. The figure is in {file}", file=sys.stderr)
         sys.stdout.flush()

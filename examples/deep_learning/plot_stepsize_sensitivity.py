@@ -34,7 +34,7 @@ Another network may be more or less sensitive.
 **Figure:** training loss (left) and test accuracy (right) after 300 steps, against the
 step size or cap. Top: plain SGD. Middle: SGD with momentum. Bottom: each coordinate of
 the gradient is divided by its recent size. Lines are medians over five seeds, and bands
-run from the lowest seed to the highest. Losses above 8 are outside the panels.
+hold the middle half of them. Losses above 8 are outside the panels.
 """
 
 # %%
@@ -44,7 +44,6 @@ run from the lowest seed to the highest. Losses above 8 are outside the panels.
 import os
 import sys
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -277,10 +276,10 @@ STYLES = {
 
 
 def plot_band(ax, x, rows, **style):
-    """Plot the median of ``rows`` (seeds, points), and a band over all seeds."""
-    lowest, median, highest = np.quantile(rows, [0, 0.5, 1], axis=0)
+    """Plot the median of ``rows`` (seeds, points), and a band between quartiles."""
+    lower, median, upper = np.quantile(rows, [0.25, 0.5, 0.75], axis=0)
     ax.plot(x, median, **style)
-    ax.fill_between(x, lowest, highest, color=style["color"], alpha=0.2, linewidth=0)
+    ax.fill_between(x, lower, upper, color=style["color"], alpha=0.2, linewidth=0)
 
 
 # %%
@@ -325,7 +324,7 @@ def run_main(main, argv):
         main(argv)
         plt.show()
         if plt.get_fignums() and not plt.isinteractive():  # no window was shown
-            file = Path(f"{plt.gcf().get_suptitle()}.png").resolve()
+            file = os.path.abspath(f"{plt.gcf().get_suptitle()}.png")
             plt.savefig(file)
             print(f"There is no display. The figure is in {file}", file=sys.stderr)
         sys.stdout.flush()

@@ -16,7 +16,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from environment import CAME
-from helpers import PAGE, SOLVERS, Linear, without_times
+from helpers import PAGE, SOLVERS, TUNED, Linear, without_times
 from old_loop import PlainCNN
 
 # Data and model
@@ -377,22 +377,24 @@ def test_every_armijo_step_satisfies_its_condition(page, problem):
 
 
 def test_evaluations_by_hand(page):
-    """The step of 0.8^4 was the fifth tried, and was tried again at each later step."""
+    """The step of 0.8^4 was the fifth tried, and was tried again at each later step.
+
+    A trial costs a third of a gradient.
+    """
     count = jax.new_ref(0)
 
     def counted(*args):
         count[...] += 1
-        return quadratic(4.0)(*args)
+        loss, _ = quadratic(4.0)(*args)
+        return loss, (loss, count[...])
 
     solvers = page.make_solvers(counted, settings_of(page))
     start = jnp.array([1.0, -2.0]), [(None, None)] * 5
-    evaluations = {
-        name: train(page, solver, count, *start).evaluations
-        for name, solver in solvers.items()
-    }
-    first, later = 1 + 5, 1 + 1
-    armijo = (first + 3 * later) / 4
-    assert evaluations == dict(zip(SOLVERS, [1, armijo, 1, 1], strict=True))
+    first, later = 1 + 5 / 3, 1 + 1 / 3
+    for name, solver in solvers.items():
+        steps = [first, later, later, later] if name == "Armijo SGD" else [1] * 4
+        costs = train(page, solver, count, *start).costs
+        assert costs == pytest.approx(np.cumsum(steps))
 
 
 def test_evaluations_are_those_of_the_function(page, problem):
@@ -415,7 +417,7 @@ def test_evaluations_are_those_of_the_function(page, problem):
     jax.effects_barrier()
     count, minibatches, params, solvers = problem
     run = train(page, solvers["Armijo SGD"], count, params, minibatches)
-    assert run.evaluations == len(seen) / 6
+    assert run.costs[-1] == pytest.approx(6 + (len(seen) - 6) / 3)
     assert len(seen) > 12
 
 
@@ -427,31 +429,50 @@ def test_accuracy(page):
     images[:, 0, 0, 0] = range(10)
     labels = np.array([0, 1, 2, 3, 0, 0, 0, 0, 0, 0])
     minibatches = [(images[:7], labels[:7]), (images[7:], labels[7:])]
-    assert page.accuracy(predict, np.eye(10), minibatches) == 0.4
+    assert page.accuracy(predict, minibatches, np.eye(10)) == 0.4
 
 
-def make_run(page, losses=(1.0,), stepsizes=None, evaluations=1.0, seconds=0.001):
+def make_run(page, losses=(1.0,), stepsizes=None, costs=None, seconds=0.001):
     """Return a run; what is not given is of no matter, or NaN."""
     losses = np.array(losses)
     none = np.full_like(losses, np.nan)
     stepsizes = none if stepsizes is None else np.array(stepsizes)
-    return page.Run(10 * losses, losses, stepsizes, None, evaluations, seconds)
+    costs = np.arange(1, len(losses) + 1) if costs is None else np.array(costs)
+    return page.Run(10 * losses, losses, stepsizes, costs, None, seconds)
 
 
 def test_table(page, capsys):
-    costs = [(2.5, 0.004), (4.0, 0.5), (2.8, 0.0061)]
-    runs = [make_run(page, evaluations=x, seconds=y) for x, y in costs]
-    page.print_table({"Armijo SGD": runs}, {"Armijo SGD": [0.5, 0.9, 0.6]})
+    """Medians, differences from SGD of the same seed, and from the rounded starts.
+
+    That of three runs of two steps, whose last two accuracies are from rounded starts.
+    """
+    costs = [(2.5, 0.008), (4.0, 0.5), (3.2, 0.0122)]
+    runs = [make_run(page, [1.0, 1.0], costs=[1, x], seconds=y) for x, y in costs]
+    accuracies = {
+        "Armijo SGD": np.array([0.5, 0.9, 0.6, 0.52, 0.8]),
+        "SGD": np.array([0.6, 0.5, 0.4, 0.6, 0.5]),
+    }
+    page.print_table({"Armijo SGD": runs, "SGD": runs}, accuracies)
+    *_, row, last = capsys.readouterr().out.splitlines()
+    expected = ["Armijo", "SGD", "0.600", "+0.200", "2", "0.0600", "1.60", "6.10"]
+    assert row.split() == expected
+    expected = ["SGD", "0.500", "+0.000", "0", "0.0000", "1.60", "6.10"]
+    assert last.split() == expected
+
+
+def test_table_of_one_seed(page, capsys):
+    run = [make_run(page)]
+    page.print_table({"SGD": run}, {"SGD": np.array([0.5, 0.25])})
     *_, row = capsys.readouterr().out.splitlines()
-    assert row.split() == ["Armijo", "SGD", "0.600", "0.500", "0.900", "1.60", "6.10"]
+    assert row.split() == ["SGD", "0.500", "+0.000", "0", "0.2500", "1.00", "1.00"]
 
 
 def test_solvers_have_the_settings(page):
     flags = ["--max_stepsize=2", "--aggressiveness=0.7"]
     flags += ["--rmsprop_stepsize=0.0003", "--gd_stepsize=0.25"]
     solvers = page.make_solvers(quadratic(1.0), page.parse_flags(["page", *flags]))
-    assert list(solvers) == SOLVERS
-    polyak, armijo, rmsprop, sgd = solvers.values()
+    assert list(solvers) == SOLVERS + TUNED
+    polyak, armijo, rmsprop, sgd, tuned_sgd, tuned_adam = solvers.values()
     assert polyak.max_stepsize == armijo.max_stepsize == 2
     assert polyak.momentum == armijo.momentum == 0
     assert (armijo.aggressiveness, armijo.maxls) == (0.7, 20)
@@ -468,6 +489,8 @@ def test_solvers_have_the_settings(page):
     once = 2 - 0.0003 / np.sqrt(0.1)
     twice = once - 0.0003 * once / np.sqrt(0.9 * 0.1 * 2**2 + 0.1 * once**2)
     assert two_steps(rmsprop) == pytest.approx((once, twice), abs=3e-7)
+    assert two_steps(tuned_sgd) == pytest.approx((2 * 0.8, 2 * 0.8**2))
+    assert two_steps(tuned_adam)[0] == pytest.approx(2 - 0.02)
 
 
 def test_a_repeat_is_the_same_to_the_bit(page, problem):
@@ -483,7 +506,7 @@ def test_a_repeat_is_the_same_to_the_bit(page, problem):
         assert np.array_equal(once.losses, again.losses)
         assert np.array_equal(once.stepsizes, again.stepsizes, equal_nan=True)
         assert not np.array_equal(once.losses, another.losses)
-        assert once.evaluations == again.evaluations
+        assert np.array_equal(once.costs, again.costs)
 
 
 # Curves, log and figure
@@ -493,7 +516,7 @@ def test_a_repeat_is_the_same_to_the_bit(page, problem):
     "seeds, length", [(1, 1), (3, 2), (2, 4), (1, 5), (3, 6), (2, 10)]
 )
 def test_curves(page, seeds, length):
-    """Medians and bands, of step sizes and of centred means of five losses."""
+    """Medians and quartiles, of step sizes and of centred means of five losses."""
     random = np.random.default_rng(length)
     draws = np.exp(random.normal(size=(4, seeds, 2, length)))
     draws[3, :, 1] = np.nan
@@ -508,9 +531,10 @@ def test_curves(page, seeds, length):
     for i in range(4):
         ends = np.pad(draws[i, :, 0], ((0, 0), (2, 2)), mode="edge")
         losses = [ends[:, k : k + 5].mean(axis=1) for k in range(length)]
-        for ax, series in ((above, draws[i, :, 1]), (below, np.transpose(losses))):
+        panels = (above, 0, draws[i, :, 1]), (below, 1, np.transpose(losses))
+        for ax, first, series in panels:
             line, band = ax.lines[i], ax.collections[i]
-            assert np.array_equal(line.get_xdata(), range(length))
+            assert np.array_equal(line.get_xdata() - first, range(length))
             median = np.median(series, axis=0)
             assert line.get_ydata() == pytest.approx(median, nan_ok=True)
             assert matplotlib.colors.same_color(
@@ -519,16 +543,32 @@ def test_curves(page, seeds, length):
             if not np.isnan(series).any():
                 ((path,),) = (band.get_paths(),)
                 for x in range(length):
-                    here = path.vertices[path.vertices[:, 0] == x, 1]
-                    assert here.min() == pytest.approx(series[:, x].min())
-                    assert here.max() == pytest.approx(series[:, x].max())
+                    here = path.vertices[path.vertices[:, 0] == x + first, 1]
+                    lower, upper = np.quantile(series[:, x], [0.25, 0.75])
+                    assert here.min() == pytest.approx(lower)
+                    assert here.max() == pytest.approx(upper)
+
+
+def test_losses_are_drawn_against_what_they_cost(page):
+    """Where a step costs three halves, a loss is drawn there, and lines end alike."""
+    losses, costs = np.linspace(5, 1, 41), 1.5 * np.arange(1, 42)
+    results = {name: [make_run(page, losses)] for name in SOLVERS}
+    results["Armijo SGD"] = [make_run(page, losses, costs=costs)]
+    page.plot_curves(results, page.parse_flags(["page"]))
+    line = plt.gcf().axes[1].lines[1]
+    plt.close()
+    x, y = line.get_data()
+    assert np.array_equal(x, range(1, 42))
+    # The first and the last means are of losses repeated.
+    inside = (x >= costs[2]) & (x <= costs[-3])
+    assert y[inside] == pytest.approx(5 - (x / 1.5 - 1)[inside] / 10)
 
 
 def test_log_by_hand(page, capsys):
     """Every 20th step, a step size if there is one, and the time of all."""
     losses, stepsizes = np.linspace(4, 2, 41), np.linspace(0.5, 0.1, 41)
-    page.print_log("a", make_run(page, losses, stepsizes, seconds=0.25))
-    page.print_log("b", make_run(page, losses[:20], seconds=1.0))
+    page.print_log("a", make_run(page, losses, stepsizes, seconds=10.25))
+    page.print_log("b", make_run(page, losses[:20], seconds=20.0))
     assert capsys.readouterr().out.splitlines() == [
         "[a] (   0), error=40.000, loss=4.000, stepsize=0.500000",
         "[a] (  20), error=30.000, loss=3.000, stepsize=0.300000",
@@ -543,13 +583,14 @@ def test_log_by_hand(page, capsys):
 
 def test_a_run_of_one_step(run_page):
     run = run_page("--batch_size=32", "--maxiter=0", "--num_seeds=1")
-    assert list(run.results) == SOLVERS
+    assert list(run.results) == SOLVERS + TUNED
     for (course,) in run.results.values():
         assert len(course.losses) == len(course.errors) == 1
         assert np.all(np.isfinite([course.losses, course.errors]))
     assert "1 iterations of SGD took" in run.log
+    assert "SGD 0.2 took" not in run.log
     above, below = run.figure.axes
-    assert len(above.lines) == len(below.lines) == 4
+    assert len(above.lines) == len(below.lines) == 6
 
 
 SMALL = ["--batch_size=32", "--maxiter=20", "--net_width=2"]
@@ -572,10 +613,19 @@ def three(page, run_page):
 
 
 def test_every_solver_gets_the_same_starts(three):
-    """Seeds differ in their parameters and in their minibatches."""
+    """Seeds differ in their parameters and in their minibatches.
+
+    Two starts are those of the first seeds again, with each parameter rounded up.
+    """
     first, *others = three.starts
-    assert len(others) == 3
-    assert len(jax.tree.leaves(first)) == 3 * (2 + 2 * 22)
+    assert len(others) == 5
+    assert len(jax.tree.leaves(first)) == 5 * (2 + 2 * 22)
+    for (params, minibatches), (rounded, same) in zip(first, first[3:], strict=False):
+        assert same is minibatches
+        for x, y in zip(*map(jax.tree.leaves, (params, rounded)), strict=True):
+            assert np.array_equal(y, np.nextafter(x, np.float32(9)))
+    first = first[:3]
+    others = [other[:3] for other in others]
     for other in others:
         assert jax.tree.all(jax.tree.map(np.array_equal, first, other))
     parameters, minibatches = zip(*first, strict=True)
@@ -590,7 +640,7 @@ def test_accuracies_are_those_of_the_ends(three):
     test = tfds.load("fashion_mnist", split="test", as_supervised=True)
     images, labels = next(test.batch(310).as_numpy_iterator())
     for name, runs in three.results.items():
-        for course, accuracy in zip(runs, three.accuracies[name], strict=True):
+        for course, accuracy in zip(runs, three.accuracies[name][:3], strict=True):
             logits = np.array(Linear(2, 10).apply(course.params, images))
             hits = logits.argmax(axis=1) == labels
             assert float(accuracy) == pytest.approx(hits.mean(), abs=0.004)
@@ -607,7 +657,7 @@ def test_seeds(run_page, three):
         assert np.array_equal(first.stepsizes, same.stepsizes, equal_nan=True)
         # Shares of the 310 test images.
         right = 310 * np.array(three.accuracies[name])
-        assert len(right) == 3 and right == pytest.approx(np.rint(right))
+        assert len(right) == 5 and right == pytest.approx(np.rint(right))
         assert three.accuracies[name][0] == one.accuracies[name][0]
     for runs in zip(*three.results.values(), strict=True):
         assert len({course.losses[0] for course in runs}) == 1
@@ -619,7 +669,7 @@ def test_two_runs_print_the_same(run_page, three):
     """Log and table, times aside."""
     once, again = map(without_times, (three.log, run_page(*SMALL, "--num_seeds=3").log))
     assert once == again
-    assert "loss=" in once[0] and once[-2].startswith("RMSProp ")
+    assert "loss=" in once[0] and once[-1].startswith("Adam 0.02 ")
 
 
 def test_figure(three):
@@ -628,21 +678,27 @@ def test_figure(three):
     assert figure.get_size_inches()[0] <= 7.2
     assert figure.get_suptitle() == "Classification on fashion_mnist"
     assert above.get_yscale() == below.get_yscale() == "log"
-    assert above.get_shared_x_axes().joined(above, below)
-    assert [below.get_xlabel(), below.get_ylabel()] == ["iteration", "training loss"]
-    assert above.get_ylabel() == "step size"
+    labels = [[ax.get_xlabel(), ax.get_ylabel()] for ax in figure.axes]
+    expected = [["iteration", "step size"], ["cost in gradients", "training loss"]]
+    assert labels == expected
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "Polyak max_stepsize=1.0",
         "Armijo aggressiveness=0.9",
         "RMSProp stepsize=0.001",
         "SGD stepsize=0.100",
+        *TUNED,
     ]
-    for get in ("get_color", "get_linestyle"):
+    for get in ("get_color", "get_linestyle", "get_linewidth"):
         styles = [getattr(line, get)() for line in below.lines]
         assert [getattr(line, get)() for line in legend.get_lines()] == styles
-        assert len(set(styles)) == 4
         assert [getattr(line, get)() for line in above.lines] == styles
+    colors = [line.get_color() for line in below.lines]
+    assert len(set(colors[:4])) == 4 and colors[4:] == ["0.5", "0.5"]
+    dashes = [line.get_linestyle() for line in below.lines]
+    assert len(set(dashes[:4])) == 4 and dashes[4] != dashes[5]
+    widths = [line.get_linewidth() for line in below.lines]
+    assert max(widths[4:]) < min(widths[:4])
 
 
 def test_labels_tell_the_settings(page):
@@ -660,96 +716,77 @@ def test_labels_tell_the_settings(page):
     ]
 
 
-# What the page says of its own numbers, each finding on the real data. It also held for
-# seeds 5 to 24 in fives, and where each initial parameter was rounded up, with JAX 0.10
-# and 0.12.
+# What the page says of its own numbers, each finding on the real data. The first three
+# also hold for seeds 5 to 24 in fives, where each initial parameter was rounded up, and
+# with JAX 0.10 and 0.12: benchmarks/claims.py.
 
 
 @pytest.fixture(scope="module")
 def real(page):
-    """Return {solver: (runs, accuracies)} of the page, and from rounded parameters.
-
-    And of RMSProp with ten times its step size.
-    """
-    make_solvers, train = page.make_solvers, page.train
+    """Return the runs and the accuracies of each solver on the page."""
     folder = CAME.get("TFDS_DATA_DIR", Path.home() / "tensorflow_datasets")
-    rounded = []  # solvers that start from rounded parameters
-
-    def make_more(loss_fun, settings):
-        solvers = make_solvers(loss_fun, settings)
-        settings.rmsprop_stepsize = 0.01
-        more = make_solvers(loss_fun, settings)
-        settings.rmsprop_stepsize = 0.001
-        again = make_solvers(loss_fun, settings)
-        rounded.extend(again.values())
-        again = {f"{name}, rounded": solver for name, solver in again.items()}
-        return solvers | again | {"tuned": more["RMSProp"]}
-
-    def train_rounded(solver, update, evaluations, params, minibatches):
-        if solver in rounded:
-            params = jax.tree.map(lambda x: jnp.nextafter(x, jnp.inf), params)
-        return train(solver, update, evaluations, params, minibatches)
-
     with (
         pytest.MonkeyPatch.context() as patch,
         contextlib.redirect_stdout(io.StringIO()),
     ):
         patch.setattr(tfds.core.constants, "DATA_DIR", os.fspath(folder))
-        patch.setattr(page, "make_solvers", make_more)
-        patch.setattr(page, "train", train_rounded)
         patch.setattr(page, "plot_curves", lambda *_: None)
-        results, accuracies = page.main(["page"])
-    return {name: (results[name], np.array(accuracies[name])) for name in results}
+        return page.main(["page"])
 
 
 @pytest.fixture(scope="module")
 def losses(real):
     """Return {solver: losses (seeds, steps)}."""
-    return {name: np.array([run.losses for run in real[name][0]]) for name in SOLVERS}
+    return {name: np.array([run.losses for run in real[0][name]]) for name in SOLVERS}
 
 
-def test_armijo_is_fastest_early(real, losses):
-    """From step 20 to 40 its loss is 1.1, the others' 1.6 or above; 1.4 gradients."""
-    early = {name: np.median(x[:, 20:40].mean(axis=1)) for name, x in losses.items()}
-    assert early.pop("Armijo SGD") == pytest.approx(1.1, abs=0.07)
-    assert min(early.values()) > 1.55
-    costs = {
-        name: np.median([run.evaluations for run in runs])
-        for name, (runs, _) in real.items()
-        if name in SOLVERS
+@pytest.fixture(scope="module")
+def accuracies(real):
+    """Return {solver: accuracies (seeds,)}, without those from rounded parameters."""
+    return {name: shares[:5] for name, shares in real[1].items()}
+
+
+def test_armijo_is_fastest_early(real):
+    """At a cost of 30 to 50 gradients its loss is 1.2, and the others' at least 1.4."""
+    costs = np.arange(30, 51)
+    early = {
+        name: np.median([np.interp(costs, x.costs, x.losses).mean() for x in runs])
+        for name, runs in real[0].items()
     }
-    assert 1 + (costs.pop("Armijo SGD") - 1) / 3 == pytest.approx(1.4, abs=0.1)
-    assert set(costs.values()) == {1}
+    assert early["Armijo SGD"] == pytest.approx(1.2, abs=0.05)
+    assert min(early[name] for name in SOLVERS if name != "Armijo SGD") > 1.385
 
 
-def test_polyak_is_unsteady(real):
-    """A rounding error changes its losses by over 0.2, and others by less than 0.05."""
-    moved = {}
-    for name in SOLVERS:
-        runs = zip(real[name][0], real[f"{name}, rounded"][0], strict=True)
-        changes = [np.abs(run.losses - rounded.losses)[50:] for run, rounded in runs]
-        moved[name] = np.median(np.mean(changes, axis=1))
-    assert moved.pop("Polyak SGD") > 0.21
-    assert max(moved.values()) < 0.04
+def test_armijo_is_as_accurate_as_tuned_sgd_and_adam_more(accuracies):
+    medians = {name: np.median(shares) for name, shares in accuracies.items()}
+    assert medians["Armijo SGD"] == pytest.approx(0.69, abs=0.015)
+    assert medians["SGD 0.2"] == pytest.approx(0.67, abs=0.015)
+    assert medians["Adam 0.02"] == pytest.approx(0.78, abs=0.015)
+    assert np.all(accuracies["Adam 0.02"] - accuracies["Armijo SGD"] > 0.06)
 
 
-def test_one_setting_can_matter_more_than_the_solver(real):
-    medians = {name: np.median(accuracies) for name, (_, accuracies) in real.items()}
-    assert medians["tuned"] == pytest.approx(0.76, abs=0.02)
-    assert max(medians[name] for name in SOLVERS) < 0.72
-    assert real["tuned"][1].min() > max(medians[name] for name in SOLVERS)
-
-
-def test_discussion(real, losses):
-    """Step sizes of Armijo and Polyak after step 20, and losses near 1 at the end."""
-    stepsizes = {
-        name: np.array([run.stepsizes for run in real[name][0]])[:, 20:]
-        for name in SOLVERS[:2]
+def test_polyak_is_unsteady(real, accuracies):
+    """A rounding error changes its accuracy by 0.02 to 0.13."""
+    moved = {
+        name: np.median(np.abs(real[1][name][5:] - shares[:2]))
+        for name, shares in accuracies.items()
     }
-    assert stepsizes["Armijo SGD"].max() < 0.2
-    polyak = stepsizes["Polyak SGD"]
-    assert np.median(polyak.max(axis=1) / polyak.min(axis=1)) > 10
-    ends = [np.median(x[:, -20:]) for x in losses.values()]
+    assert 0.015 < moved["Polyak SGD"] < 0.14
+    assert max(moved["Armijo SGD"], moved["RMSProp"]) < 0.006
+
+
+def test_discussion(real):
+    """Step sizes of Armijo fall from 1; constant ones of 0.1 and 0.2 end near it."""
+    runs = real[0]
+    stepsizes = np.array([run.stepsizes for run in runs["Armijo SGD"]])
+    assert np.all(stepsizes[:, 0] == 1) and stepsizes[:, 20:].max() < 0.15
+    ends = {
+        name: np.median([run.losses[-20:].mean() for run in runs[name]])
+        for name in ("Armijo SGD", "SGD", "SGD 0.2")
+    }
+    near = ends.pop("Armijo SGD")
+    assert max(ends.values()) - near < 0.15
+    ends = [np.median([run.losses[-20:] for run in runs[name]]) for name in SOLVERS]
     assert min(ends) > 0.75 and max(ends) < 1.25
 
 
