@@ -21,8 +21,8 @@ constant? Four solvers train the same small network on Fashion-MNIST, without mo
 
 .. admonition:: In short
 
-   - **Armijo is fastest early.** At a cost of 30 to 50 gradients, its mean loss is
-     1.2, and those of the other three are at least 1.4.
+   - **Armijo is fastest early.** After the cost of 30 to 50 gradients, its mean loss
+     is 1.2, and those of the other three are at least 1.4.
    - **Armijo saves tuning, but a better direction gains more.** Armijo is as accurate
      as SGD with the best of five step sizes: 0.69 and 0.67. Adam, tuned so, has 0.78.
    - **Polyak is unsteady.** A rounding error in the initial parameters moves its
@@ -31,9 +31,9 @@ constant? Four solvers train the same small network on Fashion-MNIST, without mo
 These are medians over five seeds, of one network after 101 steps, a fifth of an epoch.
 JAXopt is no longer maintained: :doc:`use Optax instead <plot_jaxopt_to_optax>`.
 
-**Figure:** step size of each iteration (top), and training loss at equal cost (bottom).
-A loss without its gradient costs a third of a gradient. Lines are medians over five
-seeds, and bands hold the middle half of them. Each loss is a mean over five steps.
+**Figure:** step size of each iteration (top), and training loss after the same cost
+(bottom). A trial of Armijo costs a third of a gradient. Thin grey lines are of tuned
+solvers. Lines are medians over five seeds, and bands hold the middle half of them.
 """
 
 # %%

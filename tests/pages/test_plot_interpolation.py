@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+import optax
 import pytest
 from matplotlib.colors import to_rgb
 
@@ -503,6 +504,24 @@ def test_too_few_parameters_stall_near_the_first_gap(built_run, title, name):
     parts = median[25:] / median[0]
     assert 0.4 < parts.min() <= parts.max() < 2
     assert 0.55 < parts[-1] < 1.5
+
+
+@pytest.mark.parametrize(
+    "demand, wide, narrow",
+    [(0.1, (0, 1e-20), (0.6, 1.2)), (0.9, (2e-7, 2e-5), (0.02, 0.05))],
+)
+def test_the_gap_of_armijo_depends_on_its_demand(page, x64, demand, wide, narrow):
+    """Of the decrease that the gradient predicts. It also did so for seeds 5 to 19."""
+    line_search = optax.scale_by_backtracking_linesearch(
+        max_backtracking_steps=30, slope_rtol=demand
+    )
+    settings = page.parse_flags(["page"])
+    rows = np.stack([page.draw_indices(settings, seed) for seed in range(5)])
+    solver = optax.chain(optax.sgd(1.0), line_search)
+    run = jax.vmap(partial(page.record_gaps, lambda smoothness: solver))
+    for title, problem in page.make_problems(settings).items():
+        lowest, highest = wide if title in WIDE else narrow
+        assert lowest < np.median(run(*problem, rows)[:, -1]) < highest
 
 
 @pytest.mark.parametrize("title", NARROW)
