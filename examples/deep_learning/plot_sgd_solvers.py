@@ -102,7 +102,7 @@ class Run(NamedTuple):
     errors: np.ndarray  # norms of the gradient
     losses: np.ndarray
     stepsizes: np.ndarray  # NaN if the solver has none
-    costs: np.ndarray  # of all steps so far, in gradients
+    costs: np.ndarray  # of all steps so far, in gradients: a trial costs a third
     params: dict
     seconds: float
 
@@ -119,15 +119,13 @@ def train(solver, update, evaluations, params, minibatches):
     start = perf_counter()
     for minibatch in minibatches:
         params, state = update(params, state, *minibatch)
-        stepsize = getattr(state, "stepsize", np.nan)  # NaN if it is constant
-        steps.append((state.error, *state.aux, stepsize))
+        steps.append((state.error, *state.aux, getattr(state, "stepsize", np.nan)))
     jax.block_until_ready(params)
     seconds = perf_counter() - start
     errors, losses, counts, stepsizes = np.array(steps).T
-    counts = np.append(counts[1:] - 1, evaluations[...])  # at the end of each step
     gradients = np.arange(1, len(steps) + 1)  # each step needs one
-    costs = gradients + (counts - gradients) / 3  # a loss alone costs a third
-    return Run(errors, losses, stepsizes, costs, params, seconds)
+    trials = np.append(counts[1:] - 1, evaluations[...]) - gradients
+    return Run(errors, losses, stepsizes, gradients + trials / 3, params, seconds)
 
 
 # %%

@@ -484,10 +484,10 @@ def test_a_step_size_must_be_right_within_a_factor_of_two_to_five(widths):
         assert 0.5 < widths[name] < 1.5
     folds = {name: 10 ** widths[name] for name in UNCAPPED}
     assert min(folds, key=folds.get) == "SGD" and max(folds, key=folds.get) == "Adam"
-    # With seeds 0 to 19, 17-fold.
-    assert folds["SGD"] == pytest.approx(5, rel=0.15)
+    # Processors differ: SGD has 3.8 or 5.0. With seeds 0 to 19, Adam has 17.
+    assert 3.5 < folds["SGD"] < 5.5
     assert folds["Adam"] == pytest.approx(20, rel=0.2)
-    assert "5-fold (SGD) to 20-fold (Adam) range" in PAGE.read_text()
+    assert "4- to 5-fold (SGD) to 20-fold (Adam) range" in PAGE.read_text()
 
 
 @pytest.mark.parametrize("name", ["Polyak", "Armijo"])
