@@ -112,6 +112,8 @@ def check(results, seeds):
         armijo = values(accuracy, "Armijo SGD")
         ahead = np.median(armijo) - median(accuracy, "SGD 0.2")
         yield "Armijo ahead of tuned SGD by", start, ahead, -0.02, 0.1
+        ahead = median(accuracy, "RMSProp") - np.median(armijo)
+        yield "RMSProp ahead of Armijo by", start, ahead, -0.005, 0.1
         ahead = values(accuracy, "Adam 0.02") - armijo
         yield "Adam ahead of Armijo, on each seed", start, min(ahead), 0.05, 0.2
         adam = median(accuracy, "Adam 0.02")

@@ -763,10 +763,11 @@ def test_armijo_is_as_accurate_as_tuned_sgd_and_adam_more(accuracies):
     assert medians["SGD 0.2"] == pytest.approx(0.67, abs=0.015)
     assert medians["Adam 0.02"] == pytest.approx(0.78, abs=0.015)
     assert np.all(accuracies["Adam 0.02"] - accuracies["Armijo SGD"] > 0.06)
+    assert medians["RMSProp"] - medians["Armijo SGD"] > -0.005
 
 
 def test_polyak_is_unsteady(real, accuracies):
-    """A rounding error changes its accuracy by 0.02 to 0.13."""
+    """A rounding error changes its accuracy by 0.02 or more."""
     moved = {
         name: np.median(np.abs(real[1][name][5:] - shares[:2]))
         for name, shares in accuracies.items()
