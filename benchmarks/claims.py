@@ -37,14 +37,13 @@ class Trainer:
         self.page, self.settings = page, page.parse_flags(["page"])
         size = (self.settings.maxiter + 12) * self.settings.batch_size
         self.examples, info = page.load(self.settings.dataset, "train", size)
-        (images, labels), _ = page.load(self.settings.dataset, "test", 1_000_000)
-        test = [(images[i::40], labels[i::40]) for i in range(40)]
+        test, _ = page.load(self.settings.dataset, "test", 1_000_000)
         num_classes = info.features["label"].num_classes
         net = page.CNN(self.settings.net_width, num_classes)
         self.evaluations = jax.new_ref(0)
         self.loss_fun = jax.jit(partial(page.mean_loss, net, self.evaluations))
         self.init = jax.jit(net.init)
-        self.score = partial(page.accuracy, jax.jit(net.apply), test)
+        self.score = partial(page.accuracy, jax.jit(net.apply), *test)
 
     def start(self, seed, is_rounded):
         """Return initial parameters and minibatches."""

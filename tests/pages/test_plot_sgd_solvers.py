@@ -428,8 +428,9 @@ def test_accuracy(page):
     images = np.zeros((10, 2, 2, 1), np.uint8)
     images[:, 0, 0, 0] = range(10)
     labels = np.array([0, 1, 2, 3, 0, 0, 0, 0, 0, 0])
-    minibatches = [(images[:7], labels[:7]), (images[7:], labels[7:])]
-    assert page.accuracy(predict, minibatches, np.eye(10)) == 0.4
+    images, labels = np.tile(images, (8, 1, 1, 1)), np.tile(labels, 8)
+    assert page.accuracy(predict, images, labels, np.eye(10)) == 0.4
+    assert page.accuracy(predict, images[:41], labels[:41], np.eye(10)) == 17 / 41
 
 
 def make_run(page, losses=(1.0,), stepsizes=None, costs=None, seconds=0.001):
