@@ -14,7 +14,6 @@ import sys
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import jaxopt
 import numpy as np
 import optax
@@ -50,7 +49,7 @@ class Trainer:
         minibatches = self.page.draw_minibatches(*self.examples, self.settings, seed)
         params = self.init(jax.random.key(seed), minibatches[0][0])
         if is_rounded:
-            params = jax.tree.map(lambda x: jnp.nextafter(x, jnp.inf), params)
+            params = self.page.round_up(params)
         return params, minibatches
 
     def train(self, solver, starts):

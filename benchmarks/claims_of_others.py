@@ -10,27 +10,24 @@ another JAX. The data must be prepared.
 """
 
 import contextlib
-import importlib.util
 import io
 import os
 import sys
-from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import jax
 import numpy as np
 
-EXAMPLES = Path(__file__).parent.parent / "examples/deep_learning"
+import old_loop
+
 NUM_SEEDS = 25
 UNCAPPED = ["SGD", "Momentum", "RMSProp", "Adam"]
 
 
 def run(name):
     """Import a page, run it from 25 seeds; return the page and its results."""
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    page = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(page)
+    page = old_loop.load_page(old_loop.PAGE.with_name(f"{name}.py"))
     parse_flags = page.parse_flags
 
     def parse(argv):

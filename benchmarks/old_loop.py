@@ -76,9 +76,9 @@ def draw_minibatches(examples, settings):
     return list(tfds.as_numpy(minibatches))
 
 
-def load_page():
-    """Import the page as a module."""
-    spec = importlib.util.spec_from_file_location("page", PAGE)
+def load_page(script=PAGE):
+    """Import a page as a module."""
+    spec = importlib.util.spec_from_file_location("page", script)
     page = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(page)
     return page

@@ -26,7 +26,7 @@ constant? Four solvers train the same small network on Fashion-MNIST, without mo
    - **Armijo spares tuning, but a better direction gains more.** Armijo has an accuracy
      of 0.69. The best of five step sizes gives SGD 0.67, and Adam 0.78.
    - **Polyak is unsteady.** A rounding error in the initial parameters moves its
-     accuracy by 0.02 or more, and those of Armijo and RMSProp by less than 0.006.
+     accuracy by more than 0.015, those of Armijo and RMSProp by less than 0.006.
 
 These are medians over five seeds, of one network after 101 steps, a fifth of an epoch.
 JAXopt is no longer maintained: :doc:`use Optax instead <plot_jaxopt_to_optax>`.
@@ -294,9 +294,9 @@ def print_table(results, accuracies):
         moved = np.abs(rounded - plain[: len(rounded)])
         costs = [run.costs[-1] / len(run.costs) for run in runs]
         ms = [1_000 * run.seconds / len(run.costs) for run in runs]
-        a, b, c, d, e = map(np.median, [plain, ahead, moved, costs, ms])
-        row = f"{name:10}{a:10.3f}{b:+8.3f}{sum(ahead > 0):7}{c:10.4f}"
-        print(f"{row}{d:11.2f}{e:8.2f}")
+        share, lead, move, cost, time = map(np.median, [plain, ahead, moved, costs, ms])
+        row = f"{name:10}{share:10.3f}{lead:+8.3f}{sum(ahead > 0):7}{move:10.4f}"
+        print(f"{row}{cost:11.2f}{time:8.2f}")
 
 
 # %%
@@ -418,7 +418,7 @@ if __name__ == "__main__":
 # a loss near that of Armijo, and SGD with 0.5 has not learnt.
 #
 # **A limitation:** in theory, Polyak and Armijo converge fast if one setting of the
-# parameters gives every minibatch a loss of zero. Here, losses end near 1.
+# parameters gives every minibatch a loss of zero. Here, no loss ends near zero.
 #
 # **Next:** :doc:`How wrong can my step size be? <plot_stepsize_sensitivity>` tries
 # eleven settings for each of eight solvers. :doc:`When do Polyak and Armijo steps
