@@ -41,6 +41,7 @@ html_math_renderer = "mathml"
 # The order in which pages are best read; those not named here follow, by name.
 gallery_reading_order = [
     "plot_sgd_solvers",
+    "plot_line_search_anatomy",
     "plot_stepsize_sensitivity",
     "plot_interpolation",
     "plot_jaxopt_to_optax",

@@ -5,8 +5,10 @@ from JAXopt to Optax). The pages show the first group.
 
     JAX_PLATFORMS=cpu .venv/bin/python benchmarks/claims_of_others.py
 
-The exit status is 1 if a finding fails. The Python of another environment checks with
-another JAX. The data must be prepared.
+Names of checks, such as ``anatomy``, select some of them. With ``--rounded``, each
+initial parameter of a network is raised to the next number. The exit status is 1 if a
+finding fails. The Python of another environment checks with another JAX. The data must
+be prepared.
 """
 
 import contextlib
@@ -16,7 +18,9 @@ import sys
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import old_loop
@@ -46,6 +50,45 @@ def groups(size):
     return [
         slice(first, first + size) for first in range(0, NUM_SEEDS - size + 1, size)
     ]
+
+
+def round_starts():
+    """Make networks raise each initial parameter to the next number."""
+    init = nn.Module.init
+
+    def rounded(*arguments, **options):
+        params = init(*arguments, **options)
+        return jax.tree.map(lambda x: jnp.nextafter(x, jnp.inf), params)
+
+    nn.Module.init = rounded
+
+
+def anatomy():
+    """Yield seeds, finding, value, lower and upper bound."""
+    page, results = run("plot_line_search_anatomy")
+    bounds = {  # of the step relative to 2 / sharpness, and of the trials in a step
+        "Armijo 0.1": (1.2, 1.6, 2.1, 2.8),
+        "Goldstein 0.1": (0.8, 1.0, 1.0, 1.2),
+        "Armijo 0.5": (0.6, 0.9, 2.8, 3.0),
+        "Goldstein 0.5": (0.8, 1.05, 30, 32),
+    }
+    for seeds in groups(5):
+        for name, (inside, trials) in results.items():
+            inside = jax.tree.map(lambda leaf, seeds=seeds: leaf[seeds], inside)
+            product = np.median(inside.stepsize * inside.sharpness / 2)
+            yield seeds, f"step over 2 / sharpness; {name}", product, *bounds[name][:2]
+            yield seeds, f"trials; {name}", trials[seeds].mean(), *bounds[name][2:]
+            best = np.median(page.MULTIPLES[inside.other_losses.argmin(axis=-1)])
+            yield seeds, f"best step for others; {name}", best, 0.45, 0.65
+            harms = inside.other_losses[..., page.MULTIPLES == 1] > 1
+            yield seeds, f"share that harms; {name}", harms.mean(), 0.25, 0.6
+        for name, lowest, highest in [
+            ("Armijo 0.1", 1.5, 2.2),
+            ("Goldstein 0.1", 4.5, 7),
+        ]:
+            inside, _ = results[name]
+            ratio = np.median(inside.polyak[seeds] / inside.stepsize[seeds])
+            yield seeds, f"Polyak over the step; {name}", ratio, lowest, highest
 
 
 def sensitivity():
@@ -110,12 +153,19 @@ def migration():
         yield seeds, f"the other {len(largest)} differ by", max(largest.values()), 0, 0
 
 
+CHECKS = anatomy, sensitivity, interpolation, migration
+
+
 def main():
     """Print a row for each finding and group; exit with 1 if a finding fails."""
     print(f"JAX {jax.__version__}")
     print(f"{'seeds':8}{'finding':50}{'value':>10}")
     failures = 0
-    for check in (sensitivity, interpolation, migration):
+    checks = {check.__name__: check for check in CHECKS}
+    names = [word for word in sys.argv[1:] if word != "--rounded"] or list(checks)
+    if "--rounded" in sys.argv:
+        round_starts()
+    for check in [checks[name] for name in names]:
         for seeds, finding, value, lowest, highest in check():
             holds = lowest <= value <= highest
             failures += not holds

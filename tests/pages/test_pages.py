@@ -25,6 +25,13 @@ FLAGS = {
         "rmsprop_stepsize": (1e-3, 1e-6, 1e6),
         "gd_stepsize": (1e-1, 1e-6, 1e6),
     },
+    "plot_line_search_anatomy": {
+        "num_seeds": (5, 1, 20),
+        "maxiter": (100, 20, 2_000),
+        "num_images": (13_056, 1, 60_000),
+        "batch_size": (128, 1, 10_000),
+        "num_features": (32, 1, 1_000),
+    },
     "plot_stepsize_sensitivity": {
         "num_seeds": (5, 1, 20),
         "num_steps": (300, 1, 10_000),

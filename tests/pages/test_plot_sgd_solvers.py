@@ -773,7 +773,7 @@ def test_polyak_is_unsteady(real, accuracies):
         name: np.median(np.abs(real[1][name][5:] - shares[:2]))
         for name, shares in accuracies.items()
     }
-    assert 0.015 < moved["Polyak SGD"] < 0.14
+    assert moved["Polyak SGD"] > 0.015
     assert max(moved["Armijo SGD"], moved["RMSProp"]) < 0.006
 
 

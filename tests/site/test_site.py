@@ -197,7 +197,7 @@ def test_figures(script, html):
 
 
 def series(file):
-    """Return the numbers of a figure, (panel, {line: points}) each, and what x is.
+    """Return the lines of a figure, (panel, {line: points}) each, and what x is.
 
     Points are (x, y), and where lines have bands (x, y, lowest, highest).
     """
@@ -209,7 +209,9 @@ def series(file):
     panels = []
     for panel, rows in groupby(table, key=itemgetter(0)):
         panels.append((panel, {}))
-        for _, _, line, *numbers in rows:
+        for _, kind, line, *numbers in rows:
+            if kind != "line":
+                continue
             points = panels[-1][1].setdefault(line, [])
             points.append([float(number or "nan") for number in numbers])
     return panels, x
