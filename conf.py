@@ -43,6 +43,7 @@ gallery_reading_order = [
     "plot_sgd_solvers",
     "plot_line_search_anatomy",
     "plot_stepsize_sensitivity",
+    "plot_tuning_budget",
     "plot_interpolation",
     "plot_jaxopt_to_optax",
 ]

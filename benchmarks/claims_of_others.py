@@ -1,7 +1,7 @@
 """Check the findings of the pages after the flagship on seeds that they do not show.
 
 Each finding under *In short* is checked on seeds 0 to 24 in fives (in threes for moving
-from JAXopt to Optax). The pages show the first group.
+from JAXopt to Optax, in tens for tuning). The pages show the first group.
 
     JAX_PLATFORMS=cpu .venv/bin/python benchmarks/claims_of_others.py
 
@@ -116,6 +116,34 @@ def sensitivity():
         yield seeds, "Momentum, Adam over their best", least, 50, np.inf
 
 
+def budget():
+    """Yield seeds, finding, value, lower and upper bound."""
+    page, (results, trials) = run("plot_tuning_budget")
+    evens = {  # trials to beat Polyak: of all step sizes, and of those up to 1
+        "SGD": (12, 18, 7, 12),
+        "Momentum": (3, 5, 2, 3),
+        "RMSProp": (2, 4, 1, 3),
+        "Adam": (2, 4, 1, 3),
+    }
+    for seeds in groups(10):
+        losses = {name: rows[seeds] for name, rows in results.items()}
+        for name, bounds in evens.items():
+            number = page.even_trials(losses["Polyak"], losses[name])
+            yield seeds, f"trials to beat Polyak; {name}", number, *bounds[:2]
+            some = page.up_to(1, losses[name])
+            number = page.even_trials(losses["Polyak"], some)
+            yield seeds, f"the same, up to 1; {name}", number, *bounds[2:]
+            number = page.even_trials(losses["Armijo"], losses[name])
+            most = 8 if name == "SGD" else 4
+            yield seeds, f"trials to beat Armijo; {name}", number, 2, most
+        _, best, _ = page.quartiles_of_winners(losses["Adam"], 10)
+        least = min(np.median(losses["Polyak"]), np.median(losses["Armijo"]))
+        yield seeds, "Adam, best of ten", best, 0.5, 0.56
+        yield seeds, "least of Polyak and Armijo", least, 0.59, 0.72
+        cost = 1 + trials["Armijo"][seeds].mean() / 3
+        yield seeds, "gradients a step, Armijo", cost, 1.45, 1.6
+
+
 def interpolation():
     """Yield seeds, finding, value, lower and upper bound."""
     _, results = run("plot_interpolation")
@@ -153,7 +181,7 @@ def migration():
         yield seeds, f"the other {len(largest)} differ by", max(largest.values()), 0, 0
 
 
-CHECKS = anatomy, sensitivity, interpolation, migration
+CHECKS = anatomy, sensitivity, budget, interpolation, migration
 
 
 def main():

@@ -136,7 +136,7 @@ def make_update(loss_fun, transformation):
 # JAXopt's ``goldstein`` shrinks the last step size if the loss falls too little. It
 # grows the step size if the loss falls by nearly all that the gradient predicts.
 def search_goldstein(loss_after, stepsize, value, squared_norm, share, cap, maxls):
-    """Return a step size that is neither too long nor too short, as a state."""
+    """Return the state after a search of at most ``maxls`` rounds."""
 
     def rescale_if(wrong, factor, size, loss):
         new = jnp.minimum(factor * size, cap)

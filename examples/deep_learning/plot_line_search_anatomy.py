@@ -418,7 +418,7 @@ if __name__ == "__main__":
 # steps shrink as it grows, and at most a fifth of them harm other images. Cohen et
 # al. [2]_ and Roulet et al. [3]_ study this case.
 #
-# **A limitation:** ten products find half of all λ within 1%, and the worst 28% too low.
+# **A limitation:** ten products find half of all λ within 1%. The worst is 28% low.
 #
 # **Next:** :doc:`How wrong can my step size be? <plot_stepsize_sensitivity>` varies the
 # cap. To see how larger minibatches change a step, try ``--batch_size=1000``.

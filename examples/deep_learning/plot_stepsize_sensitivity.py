@@ -385,7 +385,8 @@ if __name__ == "__main__":
 # **A limitation:** the best losses are near 0.5, but Polyak assumes that the loss of
 # each minibatch can reach zero. Where losses come closer to zero, results may differ.
 #
-# **Next:** :doc:`When do Polyak and Armijo steps converge? <plot_interpolation>` has
+# **Next:** :doc:`How many tuning runs is an adaptive step worth? <plot_tuning_budget>`
+# tunes step sizes. :doc:`When do Polyak and Armijo converge? <plot_interpolation>` has
 # losses that reach zero. To train for longer, try ``--num_steps=1000``.
 #
 # .. rubric:: References

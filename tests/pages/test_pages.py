@@ -39,6 +39,12 @@ FLAGS = {
         "num_features": (32, 1, 1_000),
         "tolerance": (0.15, 0, 10),
     },
+    "plot_tuning_budget": {
+        "num_seeds": (10, 2, 20),
+        "num_steps": (300, 1, 10_000),
+        "batch_size": (64, 1, 1_000),
+        "num_features": (32, 1, 1_000),
+    },
     "plot_interpolation": {
         "num_seeds": (5, 1, 20),
         "maxiter": (4_000, 0, 20_000),
