@@ -46,6 +46,7 @@ gallery_reading_order = [
     "plot_tuning_budget",
     "plot_interpolation",
     "plot_jaxopt_to_optax",
+    "plot_own_rule",
 ]
 # The sections of pages that are plumbing, by title: their code is folded.
 gallery_folded = ("Imports", "Data", "Settings", "Tables and figure", "Running")

@@ -56,25 +56,30 @@ from absl import flags
 # Solvers
 # -------
 # Optax has no DecSPS. At step :math:`k`, counted from 0, DecSPS divides the smallest
-# Polyak ratio :math:`f / \|\nabla f\|^2` so far by :math:`\sqrt{k + 1}`:
+# Polyak ratio :math:`f / \|\nabla f\|^2` so far by :math:`\sqrt{k + 1}`. If the
+# gradient is zero, this ratio is NaN, and ``fmin`` keeps the last one. :doc:`How do I
+# write my own step-size rule in Optax? <plot_own_rule>` explains the code.
 class DecSPSState(NamedTuple):
-    """The number of steps so far, and the smallest ratio so far."""
+    """The number of steps so far, the smallest ratio so far, and the last step size."""
 
     count: jax.Array
     ratio: jax.Array
+    learning_rate: jax.Array
 
 
 def dec_sps(cap):
     """Return DecSPS with step sizes of at most ``cap``, for losses of at least zero."""
 
     def init(params):
-        return DecSPSState(jnp.array(0), jnp.array(cap, params.dtype))
+        start = jnp.array(cap, optax.tree.dtype(params, "highest"))
+        return DecSPSState(jnp.array(0), start, start)
 
     def update(updates, state, params=None, *, value, **_):
-        # A zero gradient gives 0 / 0, which is NaN, and fmin keeps the other ratio.
-        ratio = jnp.fmin(value / jnp.sum(updates**2), state.ratio)
+        ratio = jnp.fmin(value / optax.tree.norm(updates, squared=True), state.ratio)
         stepsize = ratio / jnp.sqrt(state.count + 1)
-        return -stepsize * updates, DecSPSState(state.count + 1, ratio)
+        new = DecSPSState(state.count + 1, ratio, stepsize)
+        steps = optax.tree.scale(-stepsize, updates)
+        return optax.tree.cast_like(steps, updates), optax.tree.cast_like(new, state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -420,8 +420,8 @@ if __name__ == "__main__":
 # **A limitation:** JAXopt's other solvers, such as L-BFGS, are not compared here.
 #
 # **Next:** :doc:`Comparison of different SGD algorithms <plot_sgd_solvers>` trains with
-# Polyak and Armijo. :doc:`How wrong can my step size be? <plot_stepsize_sensitivity>`
-# tries both in Optax. More steps (``--maxiter=100``) can make the difference grow.
+# Polyak and Armijo. :doc:`How do I write my own step-size rule in Optax?
+# <plot_own_rule>` explains Goldstein. With ``--maxiter=100``, the difference can grow.
 #
 # .. rubric:: References
 #

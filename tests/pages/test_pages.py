@@ -52,6 +52,11 @@ FLAGS = {
         "num_relevant": (400, 1, 400),
         "noise": (0.5, 0, 1e3),
     },
+    "plot_own_rule": {
+        "num_seeds": (5, 1, 20),
+        "num_steps": (300, 1, 10_000),
+        "batch_size": (64, 1, 1_000),
+    },
     "plot_jaxopt_to_optax": {
         "num_seeds": (3, 1, 20),
         "maxiter": (16, 0, 2_000),
