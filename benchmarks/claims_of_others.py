@@ -181,7 +181,24 @@ def migration():
         yield seeds, f"the other {len(largest)} differ by", max(largest.values()), 0, 0
 
 
-CHECKS = anatomy, sensitivity, budget, interpolation, migration
+def own_rule():
+    """Yield seeds, finding, value, lower and upper bound."""
+    _, results = run("plot_own_rule")
+    for seeds in groups(5):
+        medians = {
+            name: np.median(losses[seeds], axis=0)[1:]  # caps 1, 10 and 100
+            for name, (losses, _) in results.items()
+        }
+        yield seeds, "Polyak, then an average", medians["Polyak, average"][1], 0.5, 0.63
+        yield seeds, "the other order", medians["average, Polyak"][1], 1.1, 3
+        yield seeds, "Goldstein, least", medians["Goldstein"].min(), 0.55, 0.7
+        yield seeds, "Goldstein, largest", medians["Goldstein"].max(), 0.55, 0.7
+        yield seeds, "DecSPS, least", medians["DecSPS"].min(), 0.72, 0.95
+        yield seeds, "DecSPS, largest", medians["DecSPS"].max(), 0.72, 1.1
+        yield seeds, "Polyak, cap 1", medians["Polyak"][0], 0.55, 0.72
+
+
+CHECKS = anatomy, sensitivity, budget, interpolation, migration, own_rule
 
 
 def main():

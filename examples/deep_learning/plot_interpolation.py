@@ -74,8 +74,8 @@ def dec_sps(cap):
         start = jnp.array(cap, optax.tree.dtype(params, "highest"))
         return DecSPSState(jnp.array(0), start, start)
 
-    def update(updates, state, params=None, *, value, **_):
-        ratio = jnp.fmin(value / optax.tree.norm(updates, squared=True), state.ratio)
+    def update(updates, state, params=None, *, value, grad, **_):
+        ratio = jnp.fmin(value / optax.tree.norm(grad, squared=True), state.ratio)
         stepsize = ratio / jnp.sqrt(state.count + 1)
         new = DecSPSState(state.count + 1, ratio, stepsize)
         steps = optax.tree.scale(-stepsize, updates)

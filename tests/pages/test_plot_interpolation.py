@@ -156,16 +156,17 @@ def test_dec_sps_is_the_recursion_of_the_paper(page, x64):
         solver = page.dec_sps(cap)
         state = solver.init(jnp.zeros(3))
         for value, grad, gamma in zip(values, grads, gammas, strict=True):
-            updates, state = solver.update(jnp.array(grad), state, value=value)
+            grad = jnp.array(grad)
+            updates, state = solver.update(grad, state, value=value, grad=grad)
             np.testing.assert_allclose(updates, -gamma * grad, rtol=1e-12)
 
 
 def test_dec_sps_goes_on_after_a_zero_gradient(page, x64):
     solver, grad = page.dec_sps(1.0), jnp.array([3.0, 4.0])
-    _, state = solver.update(grad, solver.init(grad), value=5.0)
-    updates, state = solver.update(0 * grad, state, value=0.0)
+    _, state = solver.update(grad, solver.init(grad), value=5.0, grad=grad)
+    updates, state = solver.update(0 * grad, state, value=0.0, grad=0 * grad)
     assert np.all(updates == 0)
-    updates, state = solver.update(grad, state, value=50.0)
+    updates, state = solver.update(grad, state, value=50.0, grad=grad)
     np.testing.assert_allclose(updates, -5 / 25 / np.sqrt(3) * grad)
 
 
