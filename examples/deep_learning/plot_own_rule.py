@@ -12,25 +12,25 @@ How do I write my own step-size rule in Optax?
 How do you write a rule that sets the step size from the loss and the gradient, and
 where does it go in a chain? Three rules train a small network on Fashion-MNIST:
 
-- Polyak, in ten lines, has the step size :math:`f / \|\nabla f\|^2`, where :math:`f` is
-  the loss of the minibatch [1]_;
+- Polyak, which is ``optax.polyak_sgd`` in ten lines, has the step size :math:`f /
+  \|\nabla f\|^2`, where :math:`f` is the loss of the minibatch [1]_;
 - DecSPS, a Polyak step that shrinks over time, has a state that a loop can log [2]_;
-- Goldstein, a line search, evaluates the loss while it searches.
+- Goldstein, a line search, evaluates the loss once or more in each step.
 
 .. admonition:: In short
 
-   - **A rule is a function,** ``update``. By name, it gets the loss (``value``), the
-     gradient (``grad``) and the loss as a function (``value_fn``) from the loop.
-   - **A rule goes before an average.** With a *cap* (largest step size) of 10, Polyak
-     and then an average have a loss of 0.57. The other order has 2.35.
-   - **Goldstein hardly depends on a cap of 1 to 100, and DecSPS is slow here.** Their
-     losses are 0.6, and 0.8 or more. Polyak has 0.6 with a cap of 1.
+   - **A rule is two functions,** ``init`` **and** ``update``. The loop passes the loss
+     (``value``), the gradient (``grad``) and the loss function (``value_fn``) by name.
+   - **A rule goes before an average.** With a *cap* (largest step size) of 10, the loss
+     is then 0.57, and 2.35 in the other order. With a cap of 1, it is 0.54 and 0.57.
+   - **Goldstein suits caps of 1 to 100, and DecSPS lags here.** Goldstein has a loss of
+     0.6, and DecSPS of 0.8 or more. Polyak has 0.6 with a cap of 1.
 
 Losses are medians over five seeds, for one network and 300 steps, about two epochs.
-With other seeds, the wrong order has a loss of 1.1 to 2.4.
+With other seeds and a cap of 10, the wrong order has a loss of 1.1 to 2.4.
 
-**Figure:** step sizes of the rules with a state, with a cap of 10 (top), and training
-loss of up to 1.1 against the cap (bottom). Bands hold the middle half of five seeds.
+**Figure:** logged step sizes of DecSPS and Goldstein, with a cap of 10 (top), and loss
+of up to 1.1 against the cap (bottom). Bands hold the middle half of five seeds.
 """
 
 # %%
@@ -59,11 +59,11 @@ from absl import flags
 # ``update`` takes the gradient, or what an earlier part of a chain made of it, and
 # returns the step, to be added. ``grad`` is always the gradient itself.
 def polyak(cap):
-    """Return Polyak's rule, with step sizes of at most ``cap``, for losses above 0."""
+    """Return Polyak's rule with step sizes of at most ``cap``, for losses above 0."""
 
     def update(updates, state, params=None, *, value, grad, **_):
         ratio = value / optax.tree.norm(grad, squared=True)
-        stepsize = jnp.fmin(ratio, cap)  # the cap, if the ratio is 0 / 0, a NaN
+        stepsize = jnp.fmin(ratio, cap)  # fmin ignores a NaN, as of 0 / 0
         steps = optax.tree.scale(-stepsize, updates)
         return optax.tree.cast_like(steps, updates), state
 
@@ -129,7 +129,7 @@ def search_goldstein(loss_after, stepsize, value, squared_norm, share, cap, maxl
 
 
 # %%
-# The search is along ``updates``, which must be minus the gradient, as from ``sgd(1)``.
+# It starts from the last step size. ``updates`` must be minus the gradient.
 def scale_by_goldstein(maxls, slope_rtol, max_learning_rate):
     """Return Goldstein's rule as a transformation, with at most ``maxls`` rounds."""
 
@@ -200,8 +200,8 @@ def train_and_log(make_solver, net, starts, train):
 # %%
 # Tests that a rule deserves
 # --------------------------
-# Check a rule by hand, also with a loss ten times as large. It should stay where the
-# gradient is zero, and a search should skip trials whose loss is NaN (the last case).
+# Check a rule by hand. A loss ten times as large should hardly change x. A gradient of
+# zero should not move x. A search should skip trials whose loss is NaN (last case).
 def print_cases():
     """Print a row for each case: x after one step of each rule, with a cap of 4."""
     cases = {
@@ -411,15 +411,15 @@ if __name__ == "__main__":
 # Discussion
 # ----------
 # **Why the order matters.** A rule measures the gradient. Scaling an average of
-# gradients gives the step a length that suits another direction. Weight decay has two
-# places, too: on x² / 2 from 1, a decay of 0.1 before Polyak leads to 0.45, as it is
-# scaled. After Polyak, steps are negative: ``add_decayed_weights(-0.1)`` leads to 0.4.
+# gradients gives the step a length that suits another direction. Weight decay of 0.1
+# before Polyak is scaled by the step size: on x² / 2, 1 becomes 0.45. After Polyak, it
+# is not, and needs a minus: with ``add_decayed_weights(-0.1)``, 1 becomes 0.4.
 #
 # **Schedules know no loss.** ``optax.inject_hyperparams`` puts a step size into the
-# state, but a schedule in it gets only the number of steps. No rule helps if the loss
-# is NaN: ``optax.apply_if_finite(rule, 10)`` skips up to ten such steps in a row.
+# state, but a schedule in it gets only the step count. No rule helps if the gradient is
+# NaN: ``optax.apply_if_finite(rule, 10)`` skips up to ten such steps in a row.
 #
-# **A limitation:** the rules were not tried on parameters of several devices.
+# **A limitation:** this is one small network, on one device.
 #
 # **Next:** :doc:`What a line search does inside one step <plot_line_search_anatomy>`.
 # DecSPS helps :doc:`on least squares <plot_interpolation>`. Try ``--num_steps=1000``.

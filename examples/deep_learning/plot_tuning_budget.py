@@ -12,7 +12,7 @@ How many tuning runs is an adaptive step worth?
 How many step sizes must you try before a tuned solver beats one that needs no tuning?
 Polyak and Armijo choose each step size themselves, up to a cap that stays at its
 default of 1. The others need a step size, which is tuned by random search: a *trial*
-trains with a step size drawn on a log scale, and the trial with the least loss wins.
+trains with a step size drawn on a log scale, and the least final training loss wins.
 
 - untuned: :func:`Polyak <optax.polyak_sgd>`, and :func:`Armijo
   <optax.scale_by_backtracking_linesearch>`, a line search;
@@ -22,16 +22,16 @@ trains with a step size drawn on a log scale, and the trial with the least loss 
 .. admonition:: In short
 
    - **Polyak is worth ten trials of SGD or more, and three or four of the others.**
-     Winners of so many trials beat Polyak in half of cases: 15 of SGD (10 to 26 with
-     rounding errors or other seeds), 4 of Momentum, 3 of RMSProp and 3 of Adam. Against
-     Armijo, the numbers are 7, 3, 3 and 2.
-   - **A good range saves trials, too.** These step sizes are between 0.001 and 100.
-     Between 0.001 and 1, SGD needs 9 trials to beat Polyak, and the others need 2.
+     It takes 15 trials of SGD (10 to 26 with rounding errors or other seeds), 4 of
+     Momentum, 3 of RMSProp and 3 of Adam to beat Polyak in half of cases. To beat
+     Armijo, it takes 7, 3, 3 and 2.
+   - **A good range saves trials, too.** These numbers are for a range of 0.001 to 100.
+     From 0.001 to 1, SGD needs 9 trials to beat Polyak, and the others need 2.
    - **Tuned Adam ends lower.** The winner of ten trials has a median training loss of
      0.53. Polyak and Armijo reach 0.63 and 0.62.
 
-Another seed judges each winner, against Polyak or Armijo from the same seed. All
-numbers come from ten seeds, one small network and 300 steps, about two epochs.
+Each winner is judged on another seed, against Polyak or Armijo on that seed. All
+numbers come from ten seeds, one small network, and 300 steps on Fashion-MNIST.
 
 **Figure:** loss of the winner against the number of trials, with step sizes between
 0.001 and 100 (left) or 1 (right). Lines are medians, and bands hold the middle half of
@@ -80,7 +80,7 @@ SOLVERS = {
     "Adam": optax.adam,
 }
 UNTUNED = ["Polyak", "Armijo"]
-# Five step sizes in each power of ten, equally spaced on a log scale.
+# Trials draw from these 26, with replacement: five in each power of ten.
 CANDIDATES = np.logspace(-3, 2, 26)
 
 
@@ -88,8 +88,8 @@ CANDIDATES = np.logspace(-3, 2, 26)
 # Random search
 # -------------
 # Each step size is trained once from each seed. Then the chances to win follow from the
-# ranks of the losses. With n step sizes, ranked from 0, a draw has rank r or worse with
-# a chance of (n - r) / n. For k draws, this chance has the power k.
+# ranks of the losses. All k draws from n step sizes have rank r (from 0) or worse with
+# a chance of ((n - r) / n)^k. Less the same for r + 1, it is the chance that r wins.
 def chances_to_win(losses, num_trials):
     """Return how likely each step size is the best of ``num_trials`` random ones.
 
@@ -192,7 +192,7 @@ def cross_entropy(net, params, images, labels):
 # %%
 # Data
 # ----
-# The data is that of the page about step sizes: 10,000 images of 14x14 pixels.
+# The data are 10,000 images of Fashion-MNIST, shrunk to 14x14 pixels.
 REMEDY = "Delete this folder and run again with the internet, or set TFDS_DATA_DIR."
 
 
@@ -278,7 +278,7 @@ def print_untuned(losses, tries):
 
 def print_tuned(losses):
     """Print a row for each tuned solver and range of step sizes."""
-    print("\nCases in which n trials beat Polyak, and n for half of cases:")
+    print("\nHow often the best of n trials beats Polyak, and n for half:")
     print("           step                               n for   n for")
     print("solver    up to    n=1    n=2    n=5   n=20  Polyak  Armijo")
     print("--------  -----  -----  -----  -----  -----  ------  ------")
@@ -377,7 +377,7 @@ def main(argv):
     starts = params, draw_steps(*train, settings)
     losses, tries = {}, {}
     for name, make_solver in SOLVERS.items():
-        stepsizes = np.ones(1) if name in UNTUNED else CANDIDATES
+        stepsizes = np.ones(1) if name in UNTUNED else CANDIDATES  # a cap of 1
         found, tries[name] = final_losses(make_solver, net, stepsizes, starts, train)
         # Infinite and NaN losses become a number that can be sorted.
         losses[name] = np.nan_to_num(found, nan=1e9, posinf=1e9)
@@ -393,12 +393,12 @@ if __name__ == "__main__":
 # %%
 # Discussion
 # ----------
-# **Chances compare runs of the same seed.** So they need not follow from the medians.
-# SGD comes close to Polyak, and gains little from more trials: 20 trials beat Polyak in
-# 53% of cases. A small change of the losses then changes the number of trials a lot.
+# **Chances compare runs of the same seed.** So they need not follow from the medians:
+# Armijo's loss is lower, but SGD beats it sooner. SGD only just beats Polyak (53% with
+# 20 trials), so a small change of the losses changes the number of trials a lot.
 #
-# **Trials are the bill.** A tuned solver pays one run for each trial, and one from
-# another seed. Armijo's run costs 1.5 times as much as one of Polyak.
+# **Trials are the bill.** A tuned solver pays a run for each trial, and one more from
+# another seed, which is not counted. Armijo's run costs 1.5 times as much as Polyak's.
 #
 # **A range is prior knowledge.** You know it from papers, or from earlier runs. With
 # step sizes up to 1, a single trial of Adam beats Polyak in 47% of cases. Choi et al.
@@ -408,8 +408,8 @@ if __name__ == "__main__":
 # Schmidt et al. [3]_ find that trying many solvers at their defaults works as well as
 # tuning one. AlgoPerf [4]_ ranks solvers with few trials, or with none.
 #
-# **A limitation:** only the step size is tuned. Schedules, momentum and weight decay
-# would need more trials, and may gain more.
+# **A limitation:** only step sizes are tuned, and caps stay at 1. Schedules, momentum
+# and weight decay would need more trials, and may gain more.
 #
 # **Next:** :doc:`How wrong can my step size be? <plot_stepsize_sensitivity>` shows the
 # losses behind these chances. To train for longer, try ``--num_steps=1000``.

@@ -162,6 +162,17 @@ def test_types_stay(page, name, types):
         assert np.all(losses < np.array([1, 9]) * float(loss(x)) / 2)
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_a_cap_may_be_an_integer(page, name):
+    def loss(x):
+        return jnp.sum(x**4)
+
+    x = jnp.array([0.3, 0.4])
+    moved, _ = step(page.SOLVERS[name](1), loss, x)
+    same, _ = step(page.SOLVERS[name](1.0), loss, x)
+    assert np.array_equal(moved, same) and np.any(moved != 0)
+
+
 @pytest.mark.parametrize("name", RULES[1:])
 def test_the_state_tells_the_step_size(page, name):
     x = jnp.array([1.0, -2.0])
@@ -213,6 +224,23 @@ def test_steps_that_are_not_finite_are_skipped(page, name):
     assert float(moved) == 0
     moved, _ = step(rule, lambda x: x**2, jnp.array(1.0), state)
     assert float(moved) < 0
+
+
+def test_orders(page):
+    """Two steps on x² from 1 with a cap of 0.4: Polyak's step size is 1 / 4.
+
+    The average of two is, corrected for its start at zero, 0.9 / 1.9 of the first and
+    1 / 1.9 of the second.
+    """
+    for name, second in [
+        ("Polyak, average", lambda x: -(0.9 * 0.5 + x / 2) / 1.9),
+        ("average, Polyak", lambda x: -(0.9 * 2 + 2 * x) / 1.9 / 4),
+    ]:
+        solver, x = page.SOLVERS[name](0.4), jnp.array(1.0)
+        moved, state = step(solver, jnp.square, x)
+        assert float(moved) == pytest.approx(-0.5)
+        moved, _ = step(solver, lambda x: x**2, x + moved, state)
+        assert float(moved) == pytest.approx(second(0.5), rel=1e-5)
 
 
 # Runs
