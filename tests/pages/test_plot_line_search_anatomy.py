@@ -157,6 +157,18 @@ def test_sharpness_is_the_largest_curvature(page, small):
     assert float(inside.sharpness) == pytest.approx(largest, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    "name, stepsize",
+    [("Armijo 0.1", 0.8**4), ("Goldstein 0.1", 0.8**4), ("Armijo 0.5", 0.8**7)],
+)
+def test_shares_by_hand(page, name, stepsize):
+    """On 2 x^2, a step s lowers the loss by 1 - 2 s of the prediction."""
+    search, x = page.make_searches()[name], jnp.array(1.0)
+    extra = {"value": 2 * x**2, "grad": 4 * x, "value_fn": lambda x: 2 * x**2}
+    updates, _ = search.update(-4 * x, search.init(x), x, **extra)
+    assert float(updates) == pytest.approx(-4 * stepsize)
+
+
 # Runs
 
 

@@ -167,10 +167,15 @@ def test_a_cap_may_be_an_integer(page, name):
     def loss(x):
         return jnp.sum(x**4)
 
-    x = jnp.array([0.3, 0.4])
-    moved, _ = step(page.SOLVERS[name](1), loss, x)
-    same, _ = step(page.SOLVERS[name](1.0), loss, x)
-    assert np.array_equal(moved, same) and np.any(moved != 0)
+    ends = []
+    for cap in (1, 1.0):
+        x, state, solver = jnp.array([0.3, 0.4]), None, page.SOLVERS[name](cap)
+        for _ in range(2):
+            moved, state = step(solver, loss, x, state)
+            x = x + moved
+            assert np.any(moved != 0)
+        ends.append(x)
+    assert np.array_equal(*ends)
 
 
 @pytest.mark.parametrize("name", RULES[1:])
@@ -227,20 +232,22 @@ def test_steps_that_are_not_finite_are_skipped(page, name):
 
 
 def test_orders(page):
-    """Two steps on x² from 1 with a cap of 0.4: Polyak's step size is 1 / 4.
+    """Two steps on x^4 from 1: Polyak's step size is 1 / 16 x^2, the gradient 4 x^3.
 
     The average of two is, corrected for its start at zero, 0.9 / 1.9 of the first and
     1 / 1.9 of the second.
     """
-    for name, second in [
-        ("Polyak, average", lambda x: -(0.9 * 0.5 + x / 2) / 1.9),
-        ("average, Polyak", lambda x: -(0.9 * 2 + 2 * x) / 1.9 / 4),
+    x = 0.75  # after the first step, of a quarter
+    polyak = 1 / (16 * x**2)
+    for name, expected in [
+        ("Polyak, average", -(0.9 * 0.25 + polyak * 4 * x**3) / 1.9),
+        ("average, Polyak", -(0.9 * 4 + 4 * x**3) / 1.9 * polyak),
     ]:
-        solver, x = page.SOLVERS[name](0.4), jnp.array(1.0)
-        moved, state = step(solver, jnp.square, x)
-        assert float(moved) == pytest.approx(-0.5)
-        moved, _ = step(solver, lambda x: x**2, x + moved, state)
-        assert float(moved) == pytest.approx(second(0.5), rel=1e-5)
+        solver = page.SOLVERS[name](1.0)
+        moved, state = step(solver, lambda x: x**4, jnp.array(1.0))
+        assert float(moved) == pytest.approx(-0.25)
+        moved, _ = step(solver, lambda x: x**4, jnp.array(x), state)
+        assert float(moved) == pytest.approx(expected, rel=1e-5)
 
 
 # Runs
