@@ -88,6 +88,20 @@ def printed(script):
     return "".join(f"{text}\n" for text in texts)
 
 
+def read_table(text):
+    """Return the cells of each row of a printed table, whose columns are ruled.
+
+    It is aligned, and not wider than a phone.
+    """
+    lines = text.strip("\n").splitlines()
+    at = next(i for i, line in enumerate(lines) if set(line) == {" ", "-"})
+    rule, *rows = lines[at:]
+    assert {len(line) for line in (lines[at - 1], *rows)} == {len(rule)}, "not aligned"
+    assert max(map(len, lines)) <= 64
+    columns = [match.span() for match in re.finditer("-+", rule)]
+    return [[row[slice(*column)].strip() for column in columns] for row in rows]
+
+
 def plotted(script):
     """Return {panel: {line: rows}} of the first figure of a page, from its CSV.
 

@@ -26,6 +26,7 @@ from jax.flatten_util import ravel_pytree
 
 from environment import CAME
 from golden import make
+from helpers import read_table
 
 POLYAK = ["PolyakSGD", "PolyakSGD, SPS+", "PolyakSGD, momentum"]
 SEARCHES = [f"ArmijoSGD, {how}" for how in ("increase", "conservative", "goldstein")]
@@ -624,28 +625,18 @@ def test_seeds_differ(small):
     assert not np.array_equal(*kernels)
 
 
-def rows_of(table):
-    """Return the cells of each row of a printed table: its columns are ruled."""
-    caption, header, rule, *rows = table.splitlines()
-    assert caption.endswith(":") and set(rule) == {" ", "-"}
-    assert {len(line) for line in (header, rule, *rows)} == {len(rule)}
-    assert max(len(caption), len(rule)) <= 64
-    columns = [match.span() for match in re.finditer("-+", rule)]
-    return [[row[slice(*column)].strip() for column in columns] for row in rows]
-
-
 def test_tables(page, capsys):
     """The largest difference of all seeds and steps; exceptions with three digits."""
     differences = {"one": np.array([[0, 9.4e-6], [3e-7, 0]]), "two": np.zeros((2, 2))}
     exceptions = {"a case": (np.nan, -1.25)}
     page.print_tables(differences, {"its": None, "another": None}, exceptions)
     above, below = capsys.readouterr().out.split("\n\n")
-    assert rows_of(above) == [["one", "its", "9e-06"], ["two", "another", "0.0"]]
-    assert rows_of(below) == [["a case", "nan", "-1.250"]]
+    assert read_table(above) == [["one", "its", "9e-06"], ["two", "another", "0.0"]]
+    assert read_table(below) == [["a case", "nan", "-1.250"]]
 
 
 def test_the_table_has_the_pairs_that_are_compared(page, small):
-    above, below = map(rows_of, small.log.split("\n\n"))
+    above, below = map(read_table, small.log.split("\n\n"))
     assert [row[0] for row in above] == ROWS
     assert [row[1] for row in above] == list(page.make_optax_solvers(1.0, 0.9))
     largest = [float(f"{rows.max():.0e}") for rows in small.differences.values()]
@@ -716,7 +707,7 @@ def test_goldsteins_rule_is_missing_in_optax(page):
 
 
 def test_optax_handles_two_cases_that_break_jaxopt(real):
-    _, below = map(rows_of, real.log.split("\n\n"))
+    _, below = map(read_table, real.log.split("\n\n"))
     assert below == [
         ["loss of a trial is NaN", "-12.000", "0.121"],
         ["loss, gradient are 0", "nan", "0.000"],

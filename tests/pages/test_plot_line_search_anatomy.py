@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import re
 from types import SimpleNamespace
 
 import jax
@@ -12,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from helpers import ROOT, load, printed
+from helpers import ROOT, load, printed, read_table
 
 PAGE = ROOT / "examples/deep_learning/plot_line_search_anatomy.py"
 SEARCHES = ["Armijo 0.1", "Goldstein 0.1", "Armijo 0.5", "Goldstein 0.5"]
@@ -206,19 +205,8 @@ def test_two_runs_print_the_same(run_page, small):
     assert run_page(*SMALL).log == small.log
 
 
-def rows_of(table):
-    """Return {search: cells} of the printed table, whose columns are ruled."""
-    *header, rule = table.splitlines()[:3]
-    rows = table.splitlines()[3:]
-    assert {len(line) for line in (header[-1], rule, *rows)} == {len(rule)}
-    assert len(rule) <= 64 and set(rule) == {" ", "-"}
-    columns = [match.span() for match in re.finditer("-+", rule)]
-    cells = [[row[slice(*column)].strip() for column in columns] for row in rows]
-    return {name: rest for name, *rest in cells}
-
-
 def test_table(small, page):
-    table = rows_of(small.log)
+    table = {name: cells for name, *cells in read_table(small.log)}
     assert list(table) == SEARCHES
     for name, (inside, trials) in small.results.items():
         products = np.sort((inside.stepsize * inside.sharpness / 2).ravel())
@@ -277,7 +265,7 @@ def test_figure(small, page):
 @pytest.fixture(scope="module")
 def table():
     """Return {search: numbers} of the built page."""
-    rows = rows_of(printed(PAGE))
+    rows = {name: cells for name, *cells in read_table(printed(PAGE))}
     assert list(rows) == SEARCHES
     return {
         name: [float(part) for cell in row for part in cell.split("-")]

@@ -3,7 +3,6 @@
 import contextlib
 import inspect
 import io
-import re
 from types import SimpleNamespace
 
 import jax
@@ -13,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from helpers import ROOT, load, printed
+from helpers import ROOT, load, printed, read_table
 
 PAGE = ROOT / "examples/deep_learning/plot_own_rule.py"
 RULES = ["Polyak", "DecSPS", "Goldstein"]
@@ -300,19 +299,13 @@ def test_two_runs_print_the_same(run_page, small):
 # Tables and figure
 
 
-def rows_of(table):
-    """Return {name: numbers} of a printed table, whose columns are ruled."""
-    caption, header, rule, *rows = table.strip().splitlines()
-    assert caption.endswith(":") and set(rule) == {" ", "-"}
-    assert {len(line) for line in (header, *rows)} == {len(rule)}
-    assert max(len(caption), len(rule)) <= 64
-    columns = [match.span() for match in re.finditer("-+", rule)]
-    cells = [[row[slice(*column)].strip() for column in columns] for row in rows]
-    return {name: [float(cell) for cell in rest] for name, *rest in cells}
+def numbers_of(table):
+    """Return {name: numbers} of a printed table."""
+    return {name: [*map(float, cells)] for name, *cells in read_table(table)}
 
 
 def test_table_of_losses(small):
-    table, _ = map(rows_of, small.log.split("\n\n"))
+    table, _ = map(numbers_of, small.log.split("\n\n"))
     assert list(table) == list(small.results) == SOLVERS
     for name, (losses, _) in small.results.items():
         assert table[name] == pytest.approx(np.median(losses, axis=0), abs=0.006)
@@ -325,7 +318,7 @@ def test_cases_by_hand(page, small):
     of what the gradient predicts. On x² - log x, the loss at 2 is 4 - log 2, and the
     slope there is 3.5.
     """
-    _, table = map(rows_of, small.log.split("\n\n"))
+    _, table = map(numbers_of, small.log.split("\n\n"))
     polyak = 2 - (4 - np.log(2)) / 3.5
     searched = 2 - 4 * 0.8**9 * 3.5
     assert table == {
@@ -362,7 +355,7 @@ def test_figure(page, small):
 @pytest.fixture(scope="module")
 def losses():
     """Return {solver: losses with caps of 0.1, 1, 10 and 100}."""
-    table, _ = map(rows_of, printed(PAGE).strip().split("\n\n"))
+    table, _ = map(numbers_of, printed(PAGE).strip().split("\n\n"))
     return table
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import re
 from itertools import permutations, product
 from types import SimpleNamespace
 
@@ -11,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from helpers import ROOT, load, plotted, printed
+from helpers import ROOT, load, plotted, printed, read_table
 
 FOLDER = ROOT / "examples/deep_learning"
 PAGE = FOLDER / "plot_tuning_budget.py"
@@ -188,20 +187,8 @@ def test_two_runs_print_the_same(run_page, small):
 # Tables and figure
 
 
-def rows_of(table):
-    """Return the cells of a printed table, whose columns are ruled."""
-    lines = table.splitlines()
-    at = next(i for i, line in enumerate(lines) if set(line) == {" ", "-"})
-    assert lines[0].endswith(":") and len(lines[0]) <= 64
-    rule, *rows = lines[at:]
-    assert {len(line) for line in (lines[at - 1], *rows)} == {len(rule)}
-    assert len(rule) <= 64
-    columns = [match.span() for match in re.finditer("-+", rule)]
-    return [[row[slice(*column)].strip() for column in columns] for row in rows]
-
-
 def test_tables(page, small):
-    untuned, tuned = map(rows_of, small.log.split("\n\n"))
+    untuned, tuned = map(read_table, small.log.split("\n\n"))
     for (name, loss, cost), solver in zip(untuned, page.UNTUNED, strict=True):
         assert name == solver
         assert loss == f"{np.median(small.losses[name]):.2f}"
@@ -239,7 +226,7 @@ def test_figure(page, small):
 @pytest.fixture(scope="module")
 def tables():
     """Return {(solver, largest step size): cells} and {solver: cells}."""
-    untuned, tuned = map(rows_of, printed(PAGE).strip().split("\n\n"))
+    untuned, tuned = map(read_table, printed(PAGE).strip().split("\n\n"))
     by_range = {(row[0], row[1]): [x.strip("%") for x in row[2:]] for row in tuned}
     numbers = {key: [float(x) for x in row] for key, row in by_range.items()}
     return numbers, {row[0]: [float(x) for x in row[1:]] for row in untuned}
