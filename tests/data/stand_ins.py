@@ -145,7 +145,8 @@ def mounted(folder, *options):
     try:
         yield
     finally:
-        subprocess.run(["umount", folder], check=True)
+        # Lazily, because a process that has ended may hold a file for a moment longer.
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @contextlib.contextmanager
