@@ -88,12 +88,13 @@ def printed(script):
     return "".join(f"{text}\n" for text in texts)
 
 
-def read_table(text):
+def read_table(text, has_caption=True):
     """Return the cells of each row of a printed table, whose columns are ruled.
 
-    It is aligned, and not wider than a phone.
+    It is aligned, not wider than a phone, and a line that ends in a colon is above it.
     """
     lines = text.strip("\n").splitlines()
+    assert lines[0].endswith(":") == has_caption
     at = next(i for i, line in enumerate(lines) if set(line) == {" ", "-"})
     rule, *rows = lines[at:]
     assert {len(line) for line in (lines[at - 1], *rows)} == {len(rule)}, "not aligned"

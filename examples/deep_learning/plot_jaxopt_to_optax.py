@@ -57,7 +57,8 @@ from absl import flags
 # ------------------
 # Here are the solvers of JAXopt for a loss, ``loss_fun(params, images, labels)``. The
 # cap, the largest step size, is divided by 100 with momentum. Polyak subtracts
-# ``fun_min`` from the loss, and adds ``delta`` to the squared norm.
+# ``fun_min`` from the loss, and adds ``delta`` to the squared norm. A line search has
+# at most ``maxls`` rounds, here 20.
 def make_jaxopt_solvers(loss_fun, cap, aggressiveness):
     """Return a dictionary of solvers."""
     limits = {"aggressiveness": aggressiveness, "max_stepsize": cap, "maxls": 20}

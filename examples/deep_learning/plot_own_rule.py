@@ -154,8 +154,8 @@ def scale_by_goldstein(maxls, slope_rtol, max_learning_rate):
 # %%
 # Rules in a chain
 # ----------------
-# ``optax.ema`` averages over about ten steps, as momentum does. One chain has the
-# average after the rule, and one before it.
+# ``optax.ema(0.9)`` averages over about ten steps. One chain has this average after the
+# rule, and one before it.
 goldstein = partial(scale_by_goldstein, 20, 0.1)  # maxls, slope_rtol
 SOLVERS = {
     "Polyak": polyak,

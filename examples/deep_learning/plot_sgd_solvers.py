@@ -411,11 +411,11 @@ if __name__ == "__main__":
 # %%
 # Discussion
 # ----------
-# **Which one should I use?** If you can afford 25 short runs, tune Adam. :doc:`Three
-# may do <plot_tuning_budget>`. From each seed, its accuracy is 0.05 or more above that
-# of Armijo. Without tuning, RMSProp is as accurate as Armijo, and a step costs less.
-# Only Armijo finds its step size itself, which falls from 1 to below 0.2 in 20 steps.
-# After 101 steps, SGD with 0.1 or 0.2 has a loss near Armijo's, and 0.5 has not learnt.
+# **Which one should I use?** If you can afford 25 short runs, tune Adam. From each
+# seed, its accuracy is 0.05 or more above that of Armijo. :doc:`Fewer runs may do
+# <plot_tuning_budget>`. Without tuning, RMSProp is as accurate as Armijo, and a step
+# costs less. Only Armijo finds its step size itself, which falls from 1 to below 0.2 in
+# 20 steps. SGD with 0.1 or 0.2 ends near Armijo's loss, and with 0.5 has not learnt.
 #
 # **A limitation:** in theory, Polyak and Armijo converge fast if one setting of the
 # parameters gives every minibatch a loss of zero. Here, no loss ends near zero.

@@ -22,9 +22,9 @@ trains with a step size drawn on a log scale, and the least final training loss 
 .. admonition:: In short
 
    - **Polyak is worth ten trials of SGD or more, and three or four of the others.**
-     It takes 15 trials of SGD (10 to 26 with rounding errors or other seeds), 4 of
-     Momentum, 3 of RMSProp and 3 of Adam to beat Polyak in half of cases. To beat
-     Armijo, it takes 7, 3, 3 and 2.
+     It takes 15 trials of SGD (10 to 26 with rounding errors or other seeds) to beat
+     Polyak in half of cases, 4 of Momentum, 3 of RMSProp and 3 of Adam (one more or
+     less). To beat Armijo, it takes 7, 3, 3 and 2.
    - **A good range saves trials, too.** These numbers are for a range of 0.001 to 100.
      From 0.001 to 1, SGD needs 9 trials to beat Polyak, and the others need 2.
    - **Tuned Adam ends lower.** The winner of ten trials has a median training loss of

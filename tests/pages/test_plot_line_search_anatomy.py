@@ -206,7 +206,7 @@ def test_two_runs_print_the_same(run_page, small):
 
 
 def test_table(small, page):
-    table = {name: cells for name, *cells in read_table(small.log)}
+    table = {name: cells for name, *cells in read_table(small.log, False)}
     assert list(table) == SEARCHES
     for name, (inside, trials) in small.results.items():
         products = np.sort((inside.stepsize * inside.sharpness / 2).ravel())
@@ -265,7 +265,7 @@ def test_figure(small, page):
 @pytest.fixture(scope="module")
 def table():
     """Return {search: numbers} of the built page."""
-    rows = {name: cells for name, *cells in read_table(printed(PAGE))}
+    rows = {name: cells for name, *cells in read_table(printed(PAGE), False)}
     assert list(rows) == SEARCHES
     return {
         name: [float(part) for cell in row for part in cell.split("-")]

@@ -773,7 +773,8 @@ def test_polyak_is_unsteady(real, accuracies):
         name: np.median(np.abs(real[1][name][5:] - shares[:2]))
         for name, shares in accuracies.items()
     }
-    assert moved["Polyak SGD"] > 0.015
+    # How far depends on the processor: 0.05 on one, and 0.16 on another.
+    assert 0.015 < moved["Polyak SGD"] < 0.2
     assert max(moved["Armijo SGD"], moved["RMSProp"]) < 0.006
 
 

@@ -217,6 +217,14 @@ def series(file):
     return panels, x
 
 
+def values_of_bars(file):
+    """Return the values of all horizontal bars of a figure."""
+    with file.open(newline="") as lines:
+        return [
+            float(row[3]) for row in csv.reader(lines) if row[1] == "horizontal bars"
+        ]
+
+
 def test_numbers_of_the_figures(script, html):
     """Each description is of the numbers that it offers."""
     descriptions = html.select(".figure-description")
@@ -225,6 +233,8 @@ def test_numbers_of_the_figures(script, html):
         (link,) = description.select("a.download")
         panels, _ = series(file_of(script, link["href"]))
         items = [" ".join(x.get_text().split()) for x in description.select("li")]
+        for value in values_of_bars(file_of(script, link["href"])):
+            assert f"{value:.3g}" in " ".join(items)
         for item, (_, lines) in zip(items, panels, strict=True):
             for line, points in lines.items():
                 _, values, *band = zip(*points, strict=True)
