@@ -120,7 +120,7 @@ def budget():
     """Yield seeds, finding, value, lower and upper bound."""
     page, (results, tries) = run("plot_tuning_budget", 30)
     evens = {  # trials to beat Polyak: of all step sizes, and of those up to 1
-        "SGD": (10, 26, 6, 16),
+        "SGD": (9, np.inf, 6, np.inf),  # near one half for any number
         "Momentum": (3, 5, 2, 3),
         "RMSProp": (2, 4, 1, 3),
         "Adam": (2, 4, 1, 3),

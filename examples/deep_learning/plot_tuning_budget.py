@@ -21,12 +21,12 @@ trains with a step size drawn on a log scale, and the least final training loss 
 
 .. admonition:: In short
 
-   - **Polyak is worth ten trials of SGD or more, and three or four of the others.**
-     It takes 15 trials of SGD (10 to 26 with rounding errors or other seeds) to beat
-     Polyak in half of cases, 4 of Momentum, 3 of RMSProp and 3 of Adam (one more or
-     less). To beat Armijo, it takes 7, 3, 3 and 2.
+   - **Polyak is worth three or four trials, and of SGD nine or more.** To beat Polyak in
+     half of cases, it takes 4 trials of Momentum, 3 of RMSProp and 3 of Adam (one more
+     or less). It takes 15 of SGD, and with rounding errors or other seeds 9 to more than
+     any number. To beat Armijo, it takes 3, 3, 2 and 7.
    - **A good range saves trials, too.** These numbers are for a range of 0.001 to 100.
-     From 0.001 to 1, SGD needs 9 trials to beat Polyak, and the others need 2.
+     From 0.001 to 1, the first three need 2 trials to beat Polyak (one more or less).
    - **Tuned Adam ends lower.** The winner of ten trials has a median training loss of
      0.53. Polyak and Armijo reach 0.63 and 0.62.
 
@@ -395,7 +395,7 @@ if __name__ == "__main__":
 # ----------
 # **Chances compare runs of the same seed.** So they need not follow from the medians:
 # Armijo's loss is lower, but SGD beats it sooner. SGD only just beats Polyak (53% with
-# 20 trials), so a small change of the losses changes the number of trials a lot.
+# 20 trials), so rounding errors can decide if it ever does so in half of cases.
 #
 # **Trials are the bill.** A tuned solver pays a run for each trial, and one more from
 # another seed, which is not counted. Armijo's run costs 1.5 times as much as Polyak's.
