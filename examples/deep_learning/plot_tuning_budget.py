@@ -23,8 +23,8 @@ trains with a step size drawn on a log scale, and the least final training loss 
 
    - **Polyak is worth three or four trials, and of SGD nine or more.** To beat Polyak
      in half of cases, it takes 4 trials of Momentum, 3 of RMSProp and 3 of Adam (one
-     more or less). It takes 15 of SGD, and with rounding errors or other seeds 9 to more
-     than any number. To beat Armijo, it takes 3, 3, 2 and 7.
+     more or less). It takes 15 of SGD, and 9 to more than any number with rounding
+     errors or other seeds. To beat Armijo, it takes 3, 3, 2 and 7.
    - **A good range saves trials, too.** These numbers are for a range of 0.001 to 100.
      From 0.001 to 1, the first three need 2 trials to beat Polyak (one more or less).
    - **Tuned Adam ends lower.** The winner of ten trials has a median training loss of
