@@ -55,10 +55,9 @@ from absl import flags
 # %%
 # Seven replacements
 # ------------------
-# Here are the solvers of JAXopt for a loss, ``loss_fun(params, images, labels)``. The
-# cap, the largest step size, is divided by 100 with momentum. Polyak subtracts
-# ``fun_min`` from the loss, and adds ``delta`` to the squared norm. A line search has
-# at most ``maxls`` rounds, here 20.
+# JAXopt's solvers minimize ``loss_fun(params, images, labels)``. With momentum, the cap
+# (largest step size) is a hundredth. Polyak subtracts ``fun_min`` from the loss, and
+# adds ``delta`` to the squared norm. ``maxls`` limits the rounds of a line search.
 def make_jaxopt_solvers(loss_fun, cap, aggressiveness):
     """Return a dictionary of solvers."""
     limits = {"aggressiveness": aggressiveness, "max_stepsize": cap, "maxls": 20}
@@ -76,9 +75,9 @@ def make_jaxopt_solvers(loss_fun, cap, aggressiveness):
 
 
 # %%
-# Here are their replacements, in the same order. In Optax, a line search comes last in
-# a chain and scales the step made before it. ``slope_rtol`` is the share of the
-# predicted decrease that the search demands, and ``atol`` the rounding error it allows.
+# Here are their replacements. A line search comes last in a chain. ``slope_rtol`` is
+# the share of the predicted decrease that it demands, and ``atol`` the rounding error
+# it allows. ``cast_like`` gives steps the types of their parameters, as momentum needs.
 def make_optax_solvers(cap, aggressiveness):
     """Return a dictionary of transformations."""
     share = 1 - aggressiveness  # not 0.1: JAXopt's 1 - 0.9 rounds differently
@@ -86,10 +85,11 @@ def make_optax_solvers(cap, aggressiveness):
     eps = jnp.finfo(jnp.array(cap)).eps
     search = partial(optax.scale_by_backtracking_linesearch, 20, atol=eps, **limits)
     chain = partial(optax.chain, optax.sgd(1.0))
+    momentum = optax.chain(optax.stateless(optax.tree.cast_like), optax.trace(0.9))
     return {
         "polyak_sgd": optax.polyak_sgd(max_learning_rate=cap, eps=1e-3, f_min=0.1),
         "polyak_sgd, sps+": optax.polyak_sgd(jnp.inf, variant="sps+"),
-        "polyak_sgd, trace": optax.chain(optax.polyak_sgd(cap / 100), optax.trace(0.9)),
+        "polyak_sgd, trace": optax.chain(optax.polyak_sgd(cap / 100), momentum),
         "adam, in a loop": optax.adam(1e-3),
         "backtracking, factor 1.5": chain(search(increase_factor=1.5)),
         "backtracking, factor 1.0": chain(search(increase_factor=1.0)),
