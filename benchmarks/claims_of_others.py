@@ -198,7 +198,126 @@ def own_rule():
         yield seeds, "Polyak, cap 1", medians["Polyak"][0], 0.55, 0.72
 
 
-CHECKS = anatomy, sensitivity, budget, interpolation, migration, own_rule
+def parameter_free():
+    """Yield seeds, finding, value, lower and upper bound."""
+    page, (_, runs) = run("plot_parameter_free")
+    bounds = {  # of the loss over that of tuned Adam, after the short and the long run
+        "Schedule-Free SGD": (0.88, 1.06, 0.88, 1.06),
+        "Prodigy": (0.9, 1.08, 0.9, 1.08),
+        "COCOB": (1.0, 1.23, 0.97, 1.1),
+        "D-Adaptation": (1.0, 1.12, 1.15, 1.4),
+        "DoG": (1.15, 1.5, 1.0, 1.26),
+        "DoWG": (2, 5, 2, 5),
+    }
+    others = "Polyak", "Armijo", "Mechanic SGD", "Mechanic Adam", "Adam at 0.001"
+    for seeds in groups(5):
+        group = {
+            name: page.Runs(*(leaf[seeds] for leaf in found))
+            for name, found in runs.items()
+        }
+        ratios = page.compare_to_adam(group)
+        for name in [*bounds, *others, "Schedule-Free AdamW"]:
+            pairs = bounds.get(name, (1.1, 1.5, 1.03, 1.4))
+            for length, ratio in enumerate(np.median(ratios[name], axis=0)):
+                low, high = pairs[2 * length : 2 * length + 2]
+                yield seeds, f"{name}, {('short', 'long')[length]}", ratio, low, high
+        adam = group["Prodigy"].losses[:, 1, 1] / ratios["Prodigy"][:, 1]
+        for name, low, high in [
+            ("Schedule-Free SGD", 4.5, 6),
+            ("Schedule-Free AdamW", 0.78, 0.9),
+        ]:
+            ratio = np.median(group[name].losses[:, 2, 1] / adam)
+            yield seeds, f"{name}, ten times its default", ratio, low, high
+        for name, low, high in [
+            ("Schedule-Free SGD", 1.0, 1.06),
+            ("Schedule-Free AdamW", 0.97, 1.0),
+        ]:
+            found = group[name]
+            ratio = np.median(found.losses_in_training[:, 1, 1] / found.losses[:, 1, 1])
+            yield seeds, f"{name}, where gradients are computed", ratio, low, high
+        for name, low, high in [
+            ("D-Adaptation", 0.025, 0.06),
+            ("Prodigy", 0.012, 0.03),
+            ("DoG", 0.3, 0.55),
+        ]:
+            learned = np.median(group[name].learned[:, 1, -1, -1])
+            yield seeds, f"{name} learns", learned, low, high
+
+
+def schedule():
+    """Yield seeds, finding, value, lower and upper bound."""
+    page, results = run("plot_schedule")
+    caps = page.CAPS_TO_TRY >= 1
+    for seeds in groups(5):
+        helps = 0
+        for length, by_schedule in results.items():
+            for name in page.SOLVERS:
+                tuned = {
+                    title: np.median(page.tune_on_others(np.array(losses[name])[seeds]))
+                    for title, losses in by_schedule.items()
+                }
+                ratio = tuned["decay"] / tuned["constant"]
+                helps += ratio < 1
+                case = f"{name}, {length} steps"
+                yield seeds, f"decay over constant; {case}", ratio, 0.78, 1.04
+                ratio = tuned["warm-up"] / tuned["decay"]
+                yield seeds, f"warm-up over decay; {case}", ratio, 0.9, 1.04
+        yield seeds, "cases in which decay helps", helps, 7, 8
+        by_schedule = results[min(results)]
+        for name, largest, least in [("Polyak", 0.62, 0.58), ("Armijo", 0.63, 0.6)]:
+            rows = {
+                title: np.median(np.array(losses[name])[seeds], axis=0)[caps]
+                for title, losses in by_schedule.items()
+            }
+            yield (
+                seeds,
+                f"{name}, decay, caps of 1 on",
+                rows["decay"].max(),
+                0.5,
+                largest,
+            )
+            found = rows["constant"]
+            yield seeds, f"{name}, constant: least", found.min(), least, 0.75
+            yield seeds, f"{name}, constant: largest", found.max(), 0.7, 2
+
+
+def batch_size():
+    """Yield seeds, finding, value, lower and upper bound."""
+    _, floors = run("plot_batch_size")
+    falls = {  # from 1 example to 128
+        "SGD, 0.003": (120, 160),
+        "SGD, 0.01": (145, 190),
+        "Polyak, f_min": (5, 7),
+        "Armijo": (3.6, 4.6),
+    }
+    for seeds in groups(5):
+        medians = {name: np.median(x[seeds], axis=0) for name, x in floors.items()}
+        for name, bounds in falls.items():
+            yield seeds, f"fall; {name}", medians[name][0] / medians[name][-1], *bounds
+        ratio = medians["SGD, 0.01"] / medians["SGD, 0.003"]
+        yield seeds, "SGD, 0.01 over 0.003: least", ratio.min(), 3, 4.3
+        yield seeds, "SGD, 0.01 over 0.003: largest", ratio.max(), 3, 4.3
+        polyak = medians["Polyak, cap 1"]
+        ratio = medians["Armijo"][:4] / polyak[:4]
+        yield seeds, "Armijo over Polyak, up to 32", ratio.min(), 1.1, 3
+        yield seeds, "Polyak, cap 1: least", polyak.min(), 0.037, 0.045
+        yield seeds, "Polyak, cap 1: largest", polyak.max(), 0.037, 0.045
+        ratio = medians["Polyak, cap 0.01"][1:] / medians["SGD, 0.01"][1:]
+        yield seeds, "Polyak, cap 0.01, over SGD: least", ratio.min(), 0.99, 1.01
+        yield seeds, "Polyak, cap 0.01, over SGD: largest", ratio.max(), 0.99, 1.01
+
+
+CHECKS = (
+    anatomy,
+    sensitivity,
+    budget,
+    parameter_free,
+    schedule,
+    batch_size,
+    interpolation,
+    migration,
+    own_rule,
+)
 
 
 def main():

@@ -106,14 +106,14 @@ def read_table(text, has_caption=True):
 def plotted(script):
     """Return {panel: {line: rows}} of the first figure of a page, from its CSV.
 
-    Rows are (x, y, lowest, highest). Lines across a whole panel are left out.
+    Rows are (x, y, lowest, highest). Lines across a whole panel and bars are left out.
     """
     folder = pages.copy_of(script, ROOT / "docs").parent / "images"
     file = folder / f"sphx_glr_{script.stem}_001.csv"
     assert file.exists(), "the site is not built: make html"
     panels = {}
     for panel, kind, line, *row in [*csv.reader(file.read_text().splitlines())][1:]:
-        if kind in ("vertical line", "horizontal line"):
+        if kind in ("vertical line", "horizontal line", "horizontal bars"):
             continue
         assert kind == "line"
         rows = panels.setdefault(panel, {}).setdefault(line, [])

@@ -45,6 +45,20 @@ FLAGS = {
         "batch_size": (64, 1, 1_000),
         "num_features": (32, 1, 1_000),
     },
+    "plot_parameter_free": {
+        "num_seeds": (5, 2, 20),
+        "num_steps": (1_500, 5, 10_000),
+        "batch_size": (64, 1, 1_000),
+    },
+    "plot_schedule": {
+        "num_seeds": (5, 2, 20),
+        "num_steps": (1_500, 50, 10_000),
+        "batch_size": (64, 1, 1_000),
+    },
+    "plot_batch_size": {
+        "num_seeds": (5, 1, 20),
+        "num_steps": (8_000, 2, 50_000),
+    },
     "plot_interpolation": {
         "num_seeds": (5, 1, 20),
         "maxiter": (4_000, 0, 20_000),

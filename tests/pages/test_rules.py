@@ -23,6 +23,8 @@ HYPERPARAMETERS = {
     "cap": 0.5,
     "max_learning_rate": 0.5,
     "maxls": 20,
+    "rule": "optax.sgd(0.5)",
+    "schedule": "optax.constant_schedule(1.0)",
     "slope_rtol": 0.1,
     "smoothness": 4.0,
 }
@@ -198,8 +200,8 @@ MIXED = {"mixed", "mixed, single first", "double"}
 # The rules of Optax itself that widen updates, and the types that they widen: all to
 # the widest, and all to that of the first leaf. ``apply_updates`` casts them back.
 WIDE = {
-    r"polyak_sgd(?!, trace)|interpolation.*'Polyak'": MIXED,
-    r"(?i)armijo|LINE_SEARCH$|backtracking": {"mixed, single first"},
+    r"polyak_sgd(?!, trace)|interpolation.*'Polyak'|batch.*'Polyak": MIXED,
+    r"(?i)armijo|SEARCH$|backtracking": {"mixed, single first"},
 }
 
 every_rule = pytest.mark.parametrize("name", RULES)
