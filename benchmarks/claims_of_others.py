@@ -295,8 +295,8 @@ def batch_size():
         for name, bounds in falls.items():
             yield seeds, f"fall; {name}", medians[name][0] / medians[name][-1], *bounds
         ratio = medians["SGD, 0.01"] / medians["SGD, 0.003"]
-        yield seeds, "SGD, 0.01 over 0.003: least", ratio.min(), 3, 4.3
-        yield seeds, "SGD, 0.01 over 0.003: largest", ratio.max(), 3, 4.3
+        yield seeds, "SGD, 0.01 over 0.003: least", ratio.min(), 3, 4.5
+        yield seeds, "SGD, 0.01 over 0.003: largest", ratio.max(), 3, 4.5
         polyak = medians["Polyak, cap 1"]
         ratio = medians["Armijo"][:4] / polyak[:4]
         yield seeds, "Armijo over Polyak, up to 32", ratio.min(), 1.1, 3

@@ -19,20 +19,22 @@ examples, 50 parameters and noisy labels, on minibatches of 1 to 128 examples:
 
 .. admonition:: In short
 
-   - **A larger minibatch lowers the floor of SGD.** From 1 example to 128, the floor
-     falls by a factor of 140 (step size 0.003) or 168 (0.01). A smaller step size
-     helps, too: with 0.003 instead of 0.01, the floor is 3 to 4 times lower.
-   - **It does not help Polyak with a large cap.** With a cap of 1, the floor is 0.04
-     for all sizes. With a cap of 0.01, Polyak is like SGD from 2 examples on.
-   - **It helps Armijo a little.** From 1 example to 128, the floor falls fourfold. It
-     is the highest of all up to 32 examples.
+   - **For SGD, a larger minibatch or a smaller step size helps.** From 1 example to
+     128, the floor falls by a factor of 140 (step size 0.003) or 168 (0.01). With 0.003
+     instead of 0.01, it is 3 to 4 times lower.
+   - **A larger minibatch does not help Polyak with a large cap.** With a cap of 1, the
+     floor is 0.04 for all sizes. With a cap of 0.01, it is that of SGD with a step size
+     of 0.01 from 2 examples on.
+   - **A larger minibatch helps Armijo less.** From 1 example to 128, the floor falls
+     fourfold. Up to 32 examples, Armijo has the highest floor of all.
 
-Numbers are medians over five random data sets (seeds). All runs have 8,000 steps, so
-minibatches of 128 cost 128 times as much as those of 1.
+Numbers are medians over five random data sets (seeds). The model cannot fit all
+examples. If a model can, Polyak and Armijo may have no floor. All runs have 8,000
+steps, so minibatches of 128 examples need 128 times as many gradients as those of 1.
 
 **Figure:** noise floor against the size of the minibatch. Lines are medians over five
-seeds, and bands hold the middle half of the seeds. SGD with a step size of 0.01 and
-Polyak with a cap of 0.01 have the same floors from 2 examples on.
+seeds, and bands hold the middle half of the seeds. Numbers after SGD are step sizes.
+*Polyak, f_min* knows the least possible loss.
 """
 
 # %%
@@ -53,10 +55,10 @@ from absl import flags
 # %%
 # Solvers
 # -------
-# Polyak runs with a small cap and a large one. In a third run, ``f_min`` is the least
-# possible loss of all examples, 0.12, which nobody knows before training. Polyak then
-# has the step size :math:`(f - f_{min}) / \|\nabla f\|^2`. Armijo demands half of the
-# decrease that the gradient predicts, with at most 30 trials in a step.
+# Polyak runs with a small cap and a large one. A third run, with a cap of 1, knows
+# ``f_min``, the least possible loss over all examples: about 0.12, in practice unknown.
+# Its step size is :math:`(f - f_{min}) / \|\nabla f\|^2`. Armijo's steps have a size of
+# at most 1, and must achieve half of the decrease that the gradient predicts.
 SEARCH = optax.scale_by_backtracking_linesearch(30, slope_rtol=0.5)
 SOLVERS = {
     "SGD, 0.003": optax.sgd(0.003),
@@ -64,7 +66,7 @@ SOLVERS = {
     "Polyak, cap 0.01": optax.polyak_sgd(max_learning_rate=0.01),
     "Polyak, cap 1": optax.polyak_sgd(max_learning_rate=1.0),
     "Polyak, f_min": optax.polyak_sgd(f_min=0.12, variant="sps+"),  # no negative steps
-    "Armijo": optax.chain(optax.sgd(1.0), SEARCH),
+    "Armijo": optax.chain(optax.sgd(1.0), SEARCH),  # SEARCH scales the step
 }
 BATCH_SIZES = np.array([1, 2, 8, 32, 128])
 
@@ -97,7 +99,7 @@ def measure_floor(name, features, labels, indices):
 # Model and loss
 # --------------
 # The model is linear, and its loss is half the mean square of the residuals. It is
-# quadratic, so that a gap follows from the distance to the best parameters.
+# quadratic, so a gap follows from the difference to the best parameters.
 def mean_square(params, features, labels):
     """Return half the mean square of the residuals."""
     return optax.losses.l2_loss(features @ params, labels).mean()
@@ -119,7 +121,7 @@ def draw_examples(settings, seed):
     features = rng.normal(size=(1_000, 50))
     weights = rng.normal(size=50) / 50**0.5
     labels = features @ weights + 0.5 * rng.normal(size=1_000)
-    # Smaller minibatches are the first columns of these.
+    # Smaller minibatches use the first columns.
     size = settings.num_steps, BATCH_SIZES.max()
     indices = np.random.default_rng([seed, 1]).integers(1_000, size=size)
     return features, labels, indices
@@ -263,11 +265,11 @@ if __name__ == "__main__":
 # Discussion
 # ----------
 # **A minibatch averages noise.** With B examples, the variance of the gradient is 1 / B
-# times as large. The floor of SGD falls about as fast, and a little faster at first.
+# times as large. SGD's floor falls about like 1 / B, a little faster at first.
 #
 # **Polyak trusts each minibatch.** Its step size assumes that the loss of the minibatch
-# can reach zero. Minibatches of up to 50 examples can, because there are 50 parameters,
-# but each at other parameters. A larger minibatch cannot, but Polyak still assumes it.
+# can reach zero. With 50 parameters, up to 50 examples can be fitted, but different
+# minibatches need different parameters. Polyak assumes the same of larger ones.
 # With the least possible loss as ``f_min``, the floor falls from 0.026 to 0.005.
 #
 # **A small cap is a small step size.** From 2 examples on, nearly all of Polyak's step
@@ -276,13 +278,12 @@ if __name__ == "__main__":
 # **Armijo trusts each minibatch, too.** It takes a long step if the minibatch's loss
 # falls by enough, whatever other examples say.
 #
-# **A limitation:** the model is linear, with one level of noise, and cannot fit all
-# examples. If a model can, Polyak and Armijo may have no floor.
+# **A limitation:** the model is linear, with one level of noise.
 #
 # **Next:** :doc:`When do Polyak and Armijo steps converge? <plot_interpolation>` has
 # models that can fit all examples, and DecSPS, a Polyak rule whose steps shrink.
-# :doc:`Do I still need a schedule? <plot_schedule>` shrinks steps on a network. Try
-# ``--num_steps=2000``: with a step size of 0.003, SGD then needs more steps.
+# :doc:`Do I still need a schedule? <plot_schedule>` shrinks steps on a network. With
+# ``--num_steps=2000``, SGD at 0.003 stops short of its floor.
 #
 # .. rubric:: References
 #
