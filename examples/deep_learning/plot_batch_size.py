@@ -7,9 +7,9 @@ r"""
 Does a larger batch repair my step size?
 ========================================
 If training stalls, does a larger minibatch help, or only a smaller step size? A run
-stalls at its *noise floor*: the gap between its loss and the least possible loss, once
-that gap no longer shrinks. Three solvers minimize a least-squares loss with 1,000
-examples, 50 parameters and noisy labels, on minibatches of 1 to 128 examples:
+stalls at its *noise floor*: the gap to the least possible loss, once the gap no longer
+shrinks. Three solvers run on least squares with 1,000 examples, 50 parameters and noisy
+labels, in minibatches of 1 to 128 examples:
 
 - :func:`SGD <optax.sgd>` has a constant step size;
 - :func:`Polyak <optax.polyak_sgd>` has the step size :math:`f / \|\nabla f\|^2`, up to
@@ -23,14 +23,13 @@ examples, 50 parameters and noisy labels, on minibatches of 1 to 128 examples:
      128, the floor falls by a factor of 140 (step size 0.003) or 168 (0.01). With 0.003
      instead of 0.01, it is 3 to 4 times lower.
    - **A larger minibatch does not help Polyak with a large cap.** With a cap of 1, the
-     floor is 0.04 for all sizes. With a cap of 0.01, it is that of SGD with a step size
-     of 0.01 from 2 examples on.
-   - **A larger minibatch helps Armijo less.** From 1 example to 128, the floor falls
-     fourfold. Up to 32 examples, Armijo has the highest floor of all.
+     floor is 0.04 for all sizes. With a cap of 0.01, it is that of SGD from 2 examples
+     on.
+   - **A larger minibatch helps Armijo less.** From 1 example to 128, its floor falls
+     fourfold.
 
-Numbers are medians over five random data sets (seeds). The model cannot fit all
-examples. If a model can, Polyak and Armijo may have no floor. All runs have 8,000
-steps, so minibatches of 128 examples need 128 times as many gradients as those of 1.
+Numbers are medians over five random data sets (seeds). A model that can fit all
+examples may have no floor. A minibatch of 128 costs as much as 128 minibatches of 1.
 
 **Figure:** noise floor against the size of the minibatch. Lines are medians over five
 seeds, and bands hold the middle half of the seeds. Numbers after SGD are step sizes.
@@ -197,7 +196,7 @@ def plot_floors(floors):
     """Plot {solver: floors (seeds, batch sizes)} against the batch size."""
     fig, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
     for name, rows in floors.items():
-        plot_band(ax, BATCH_SIZES, rows, label=name, **STYLES[name])
+        plot_band(ax, BATCH_SIZES, rows, label=name, lw=3.5, **STYLES[name])
     ax.set(xscale="log", yscale="log", xlabel="size of the minibatch", ylabel="floor")
     ax.set(xticks=BATCH_SIZES)
     ax.xaxis.set(major_formatter="{x:g}")

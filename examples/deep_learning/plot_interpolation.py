@@ -357,7 +357,8 @@ if __name__ == "__main__":
 # **Next:** :doc:`How wrong can my step size be? <plot_stepsize_sensitivity>` compares
 # Polyak and Armijo with other solvers on a network. :doc:`Moving from JAXopt to Optax
 # <plot_jaxopt_to_optax>` has both in two libraries. With ``--batch_size=100`` and 50
-# parameters, Armijo's gap is less than half as large, and Polyak's again 0.1 to 0.2.
+# parameters, Armijo's gap is less than half as large, and Polyak's again 0.1 to 0.2:
+# :doc:`Does a larger batch repair my step size? <plot_batch_size>` measures more sizes.
 #
 # .. rubric:: References
 #

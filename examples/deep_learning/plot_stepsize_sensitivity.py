@@ -387,7 +387,8 @@ if __name__ == "__main__":
 #
 # **Next:** :doc:`How many tuning runs is an adaptive step worth? <plot_tuning_budget>`
 # tunes step sizes. :doc:`When do Polyak and Armijo converge? <plot_interpolation>` has
-# losses that reach zero. To train for longer, try ``--num_steps=1000``.
+# losses that reach zero. With a schedule, too large a cap does little harm, as in
+# :doc:`Do I still need a schedule? <plot_schedule>` Or try ``--num_steps=1000``.
 #
 # .. rubric:: References
 #

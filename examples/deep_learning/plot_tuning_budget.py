@@ -411,8 +411,9 @@ if __name__ == "__main__":
 # **A limitation:** only step sizes are tuned, and caps stay at 1. Schedules, momentum
 # and weight decay would need more trials, and may gain more.
 #
-# **Next:** :doc:`How wrong can my step size be? <plot_stepsize_sensitivity>` shows the
-# losses behind these chances. To train for longer, try ``--num_steps=1000``.
+# **Next:** :doc:`Which methods need no learning rate? <plot_parameter_free>` tries
+# solvers that need no trial. :doc:`Do I still need a schedule? <plot_schedule>` tunes
+# step sizes with a schedule. To train for longer, try ``--num_steps=1000``.
 #
 # .. rubric:: References
 #

@@ -212,7 +212,7 @@ def test_tables(page, small):
             assert cell == f"{expected:.3f}"
             medians = np.median(losses, axis=0)
             assert stepsize == f"{stepsizes[medians.argmin()]:g}"
-    keys = [(name, title) for title in TITLES for name in ("Polyak", "Armijo")]
+    keys = [(name, title) for title in TITLES[:2] for name in ("Polyak", "Armijo")]
     assert [tuple(row[:2]) for row in caps] == [*keys, ("Polyak", "decay first")]
     for name, title, *cells in caps:
         losses = small.results[10].get(title, {"Polyak": small.first})[name]
@@ -258,7 +258,7 @@ def test_decay_helps_in_seven_of_eight_cases(tables):
 def test_with_decay_a_cap_can_be_too_large(tables):
     """Caps of 1, 3 and 10."""
     caps = {key: row[1:] for key, row in tables[2].items()}
-    assert max(caps["Polyak", "decay"]) == pytest.approx(0.55, abs=0.03)
+    assert max(caps["Polyak", "decay"]) < 0.6
     assert max(caps["Armijo", "decay"]) == pytest.approx(0.58, abs=0.03)
     constant = caps["Polyak", "constant"] + caps["Armijo", "constant"]
     assert 0.58 < min(constant) < max(constant) < 1
@@ -289,7 +289,7 @@ def test_decay_wants_longer_steps(tables):
 
 
 def test_what_is_outside_of_the_panels():
-    """Losses above 1.5, of SGD alone."""
+    """Losses above 0.9, of SGD alone."""
     for lines in plotted(PAGE).values():
         for name, rows in lines.items():
-            assert name == "SGD" or rows[:, 1].max() < 1.5
+            assert name == "SGD" or rows[:, 1].max() < 0.95
