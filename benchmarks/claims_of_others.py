@@ -222,7 +222,7 @@ def parameter_free():
                 low, high = pairs[2 * length : 2 * length + 2]
                 yield seeds, f"{name}, {('short', 'long')[length]}", ratio, low, high
         for name, low, high in [
-            ("Schedule-Free SGD", 1.4, 2.3),
+            ("Schedule-Free SGD", 1.2, 2.3),
             ("Schedule-Free AdamW", 0.29, 0.34),
         ]:
             loss = np.median(group[name].losses[:, 2, 1])
