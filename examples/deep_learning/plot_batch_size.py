@@ -7,9 +7,9 @@ r"""
 Does a larger batch repair my step size?
 ========================================
 If training stalls, does a larger minibatch help, or only a smaller step size? A run
-stalls at its *noise floor*: the gap to the least possible loss, once the gap no longer
-shrinks. Three solvers run on least squares with 1,000 examples, 50 parameters and noisy
-labels, in minibatches of 1 to 128 examples:
+stalls at its *noise floor*: the gap that remains between its loss and the least
+possible loss. Three solvers run on least squares with 1,000 examples, 50 parameters and
+noisy labels, in minibatches of 1 to 128 examples:
 
 - :func:`SGD <optax.sgd>` has a constant step size;
 - :func:`Polyak <optax.polyak_sgd>` has the step size :math:`f / \|\nabla f\|^2`, up to
@@ -23,13 +23,13 @@ labels, in minibatches of 1 to 128 examples:
      128, the floor falls by a factor of 140 (step size 0.003) or 168 (0.01). With 0.003
      instead of 0.01, it is 3 to 4 times lower.
    - **A larger minibatch does not help Polyak with a large cap.** With a cap of 1, the
-     floor is 0.04 for all sizes. With a cap of 0.01, it is that of SGD from 2 examples
-     on.
-   - **A larger minibatch helps Armijo less.** From 1 example to 128, its floor falls
-     fourfold.
+     floor stays at 0.04, unless Polyak knows the least loss, ``f_min``. With 0.01, it
+     is like that of SGD.
+   - **A larger minibatch helps Armijo less than SGD.** From 1 example to 128, its floor
+     falls fourfold.
 
 Numbers are medians over five random data sets (seeds). A model that can fit all
-examples may have no floor. A minibatch of 128 costs as much as 128 minibatches of 1.
+examples may have no floor. A minibatch of 128 needs 128 times the arithmetic of one.
 
 **Figure:** noise floor against the size of the minibatch. Lines are medians over five
 seeds, and bands hold the middle half of the seeds. Numbers after SGD are step sizes.
@@ -268,8 +268,8 @@ if __name__ == "__main__":
 #
 # **Polyak trusts each minibatch.** Its step size assumes that the loss of the minibatch
 # can reach zero. With 50 parameters, up to 50 examples can be fitted, but different
-# minibatches need different parameters. Polyak assumes the same of larger ones.
-# With the least possible loss as ``f_min``, the floor falls from 0.026 to 0.005.
+# minibatches need different parameters. Beyond 50 examples, the assumption is wrong.
+# If Polyak knows ``f_min``, the floor falls with the size, from 0.026 to 0.005.
 #
 # **A small cap is a small step size.** From 2 examples on, nearly all of Polyak's step
 # sizes are at the cap of 0.01. Its floor is low because it has become SGD.

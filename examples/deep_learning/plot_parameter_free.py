@@ -9,8 +9,8 @@
 r"""
 Which methods need no learning rate?
 ====================================
-Which optimizers of Optax match a tuned Adam at their default *learning rate* (step
-size), so that you need none of your own? Twelve solvers train on Fashion-MNIST:
+Which optimizers of Optax match a tuned Adam if you leave their *learning rate* (step
+size) at its default? Twelve solvers train on Fashion-MNIST:
 
 - :func:`DoG <optax.contrib.dog>` [1]_, :func:`DoWG <optax.contrib.dowg>` [2]_,
   :func:`D-Adaptation <optax.contrib.dadapt_adamw>` [3]_ and :func:`Prodigy
@@ -19,20 +19,20 @@ size), so that you need none of your own? Twelve solvers train on Fashion-MNIST:
   <optax.contrib.mechanize>` [6]_ scales the steps of SGD or Adam;
 - Schedule-Free :func:`SGD <optax.contrib.schedule_free_sgd>` and :func:`AdamW
   <optax.contrib.schedule_free_adamw>` [7]_ use an average of the parameters;
-- Polyak and Armijo have a cap (largest step size) of 1, and Adam a rate of 0.001.
+- Polyak and Armijo have a cap (largest step size) of 1, and Adam the usual 0.001.
 
 .. admonition:: In short
 
    - **Schedule-Free SGD and Prodigy match tuned Adam.** After 300 and 1,500 steps,
-     their losses are 0.96 to 1.01 times that of tuned Adam. COCOB has 1.07 and 1.08
-     times (up to 1.2 with other seeds), most others 1.1 to 1.4, and DoWG 3.
-   - **Longer training changes the order.** D-Adaptation gets worse, from 1.05 to 1.27
-     times (above 1.1 with other seeds), and DoG better.
-   - **A default is not the best rate.** Ten times as much takes Schedule-Free AdamW
-     from 1.2 to 0.9 times, and Schedule-Free SGD to 5 (above 3 with other seeds).
+     their losses are 0.96 to 1.01 times that of tuned Adam. COCOB has 1.08 and 1.07
+     times (up to 1.2 with new seeds), most others 1.1 to 1.4, and DoWG 3.
+   - **Longer training changes the order.** D-Adaptation falls behind, from 1.05 to 1.27
+     times (above 1.1 with new seeds), and DoG catches up.
+   - **A default may not be the best rate.** At ten times the rate, Schedule-Free AdamW
+     goes from 1.2 to 0.9 times, but Schedule-Free SGD to 5 (above 3 with new seeds).
 
-Numbers are medians over five seeds of the training loss of one network. For each seed,
-Adam has the best of four rates on the other seeds.
+Numbers are medians over five seeds of the training loss of one network. The rate of
+tuned Adam on a seed is the best of four on the other four seeds.
 
 **Figure:** left, loss over that of tuned Adam (lower is better), with error bars from
 the lowest to the highest of five seeds; DoWG ends outside. Right, rates that three
@@ -396,7 +396,7 @@ if __name__ == "__main__":
 # 1.1 times the loss of tuned Adam. DoG learns 0.4, which is also the best rate of SGD.
 #
 # **COCOB ignores its learning rate.** Its losses with a tenth and with ten times its
-# default are equal to the second digit.
+# default are equal to two decimals.
 #
 # **The average of Schedule-Free matters little here.** Where gradients are computed,
 # losses are 1 to 2% higher for SGD and 1 to 2% lower for AdamW.

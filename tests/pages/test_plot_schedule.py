@@ -266,9 +266,10 @@ def test_with_decay_a_cap_can_be_too_large(tables):
 
 
 def test_warm_up_helps_further(tables):
-    """By 3 to 7%; for SGD after 300 steps, it is as without a schedule."""
-    constant, _, warm_up = tables[0]["SGD", "300"]
+    """By 3 to 7%; SGD after 300 steps is 4% worse, and as without a schedule."""
+    constant, decay, warm_up = tables[0]["SGD", "300"]
     assert warm_up == pytest.approx(constant, rel=0.03)
+    assert warm_up == pytest.approx(1.04 * decay, rel=0.025)
     gains = {case: 1 - x[2] / x[1] for case, x in tables[0].items()}
     del gains["SGD", "300"]
     for gain in gains.values():
