@@ -222,7 +222,7 @@ def parameter_free():
                 low, high = pairs[2 * length : 2 * length + 2]
                 yield seeds, f"{name}, {('short', 'long')[length]}", ratio, low, high
         for name, low, high in [
-            ("Schedule-Free SGD", 1.2, 2.3),
+            ("Schedule-Free SGD", 1.2, 2.4),
             ("Schedule-Free AdamW", 0.29, 0.34),
         ]:
             loss = np.median(group[name].losses[:, 2, 1])
@@ -263,9 +263,9 @@ def schedule():
                 yield seeds, f"warm-up over decay; {case}", ratio, 0.9, 1.04
         yield seeds, "cases in which decay helps", helps, 7, 8
         loss = np.median(first[seeds], axis=0)[-1]
-        yield seeds, "decay before Polyak, cap of 10", loss, 1.05, 2
+        yield seeds, "decay before Polyak, cap of 10", loss, 1.05, 2.4
         by_schedule = results[min(results)]
-        for name, largest, least in [("Polyak", 0.62, 0.58), ("Armijo", 0.63, 0.6)]:
+        for name, largest, least in [("Polyak", 0.62, 0.56), ("Armijo", 0.63, 0.6)]:
             rows = {
                 title: np.median(np.array(losses[name])[seeds], axis=0)[caps]
                 for title, losses in by_schedule.items()

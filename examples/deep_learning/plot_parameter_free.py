@@ -291,10 +291,10 @@ def print_ratios(ratios, runs, num_steps):
 # %%
 # A solver has the same colour and dashes on all pages.
 STYLES = {
-    "DoG": {"color": "#117733", "linestyle": (0, (4, 1, 1, 1))},
+    "DoG": {"color": "#228833", "linestyle": (0, (4, 1, 1, 1))},
     "tuned SGD": {"color": "#cc79a7", "linestyle": ":"},
-    "D-Adaptation": {"color": "#d55e00", "linestyle": (0, (7, 2))},
-    "Prodigy": {"color": "#332288", "linestyle": "-"},
+    "D-Adaptation": {"color": "#ccbb44", "linestyle": (0, (7, 2))},
+    "Prodigy": {"color": "#ee6677", "linestyle": "-"},
     "tuned Adam": {"color": "#000000", "linestyle": (0, (1, 1))},
 }
 
