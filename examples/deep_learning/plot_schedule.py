@@ -22,7 +22,7 @@ network on Fashion-MNIST for 300 or 1,500 steps:
 .. admonition:: In short
 
    - **Yes: decay helps in seven of eight cases.** It lowers the loss of tuned solvers
-     by 3 to 8% (1 to 19% with new seeds). Armijo after 300 steps is 2% worse.
+     by 3 to 8% (1 to 21% with new seeds). Armijo after 300 steps is 2% worse.
    - **With decay, too large a cap does little harm.** With caps of 1 to 10, the loss
      after 300 steps is at most 0.58. With a constant schedule, it is 0.6 to 0.9.
    - **Warm-up mostly helps further,** by 3 to 7% (-2 to 9% with new seeds). SGD after
