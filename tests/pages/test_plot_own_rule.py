@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from helpers import ROOT, load, printed, read_table
+from helpers import ROOT, load, printed, read_table, step
 
 PAGE = ROOT / "examples/deep_learning/plot_own_rule.py"
 RULES = ["Polyak", "DecSPS", "Goldstein"]
@@ -57,14 +57,6 @@ def run_page(page):
 @pytest.fixture(scope="module")
 def small(run_page):
     return run_page(*SMALL)
-
-
-def step(rule, loss, x, state=None):
-    """Return the step of a rule from ``x``, and its state."""
-    value, grad = jax.value_and_grad(loss)(x)
-    extra = {"value": value, "grad": grad, "value_fn": loss}
-    rule = optax.with_extra_args_support(rule)
-    return rule.update(grad, rule.init(x) if state is None else state, x, **extra)
 
 
 # Rules

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from helpers import ROOT, load, plotted, printed, read_table
+from helpers import ROOT, load, plotted, printed, read_table, step
 
 PAGE = ROOT / "examples/deep_learning/plot_schedule.py"
 SOLVERS = ["SGD", "Polyak", "Armijo", "Adam"]
@@ -79,14 +79,6 @@ def test_values_of_schedules(page):
     assert decay == pytest.approx(1 - np.arange(50) / 50, abs=1e-6)
     assert warm_up[:6] == pytest.approx(np.arange(6) / 5, abs=1e-6)
     assert warm_up[5:] == pytest.approx(1 - np.arange(45) / 45, abs=1e-6)
-
-
-def step(rule, loss, x, state=None):
-    """Return the step of a rule from ``x``, and its state."""
-    value, grad = jax.value_and_grad(loss)(x)
-    extra = {"value": value, "grad": grad, "value_fn": loss}
-    rule = optax.with_extra_args_support(rule)
-    return rule.update(grad, rule.init(x) if state is None else state, x, **extra)
 
 
 @pytest.mark.parametrize("name", SOLVERS)
