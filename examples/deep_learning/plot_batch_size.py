@@ -243,7 +243,9 @@ def main(argv):
     settings = parse_flags(argv)
     seeds = range(settings.num_seeds)
     draws = [draw_examples(settings, seed) for seed in seeds]
-    features, labels, indices = map(np.stack, zip(*draws, strict=True))
+    features = np.stack([features for features, _, _ in draws])
+    labels = np.stack([labels for _, labels, _ in draws])
+    indices = np.stack([indices for _, _, indices in draws])
     floors = {}
     with jax.enable_x64(True):
         for name in SOLVERS:

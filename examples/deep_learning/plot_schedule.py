@@ -372,7 +372,10 @@ def train_all(num_steps, net, starts, train):
 # %%
 # The short run has the first fifth of the minibatches, and a schedule of its own.
 def main(argv):
-    """Train with all solvers and schedules; return {length: losses}, and a mistake."""
+    """Train with all solvers and schedules; return the losses.
+
+    These are {length: {schedule: {solver: losses}}}, and those of Polyak after decay.
+    """
     settings = parse_flags(argv)
     (images, labels), _ = load("fashion_mnist", "train", 10_000)
     train = shrink(images), labels
