@@ -1,9 +1,16 @@
-"""How wrong a step size may be: data, runs, good ranges, figure, and what is said."""
+"""How wrong a step size may be: data, runs, good ranges, figure, and what is said.
+
+And what the devices send each other if they share the step sizes.
+"""
 
 import contextlib
 import io
+import json
 import os
 import re
+import subprocess
+import sys
+import textwrap
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -148,7 +155,7 @@ def plain_loss(params, images, labels):
 
 
 def test_cross_entropy(page, small_run, small_images):
-    _, net, (params, _), *_ = small_run.sweeps[0]
+    _, net, _, (params, _), *_ = small_run.sweeps[0]
     params = jax.tree.map(lambda leaf: leaf[0] + 0.1, params)
     images, labels = small_images("test")
     loss = page.cross_entropy(net, params, images, labels)
@@ -235,7 +242,7 @@ def test_results_are_those_of_a_plain_loop(page, small_run, small_images, name):
     The loss is that on the images to train on, the accuracy that on those to test on.
     """
     train, test = small_images("train"), small_images("test")
-    _, _, (params, minibatches), *_ = small_run.sweeps[SOLVERS.index(name)]
+    *_, (params, minibatches), _, _ = small_run.sweeps[SOLVERS.index(name)]
     losses, accuracies = small_run.results[name]
     for seed, i in np.ndindex(3, 3):
         stepsize = jnp.float32(page.STEPSIZES[3 * i])
@@ -251,7 +258,8 @@ def test_results_are_those_of_a_plain_loop(page, small_run, small_images, name):
 
 def test_every_solver_gets_the_same_starts_and_data(page, small_run, small_images):
     """Seeds differ in their parameters and in their minibatches."""
-    _, net, (params, minibatches), *data = small_run.sweeps[0]
+    _, net, stepsizes, (params, minibatches), *data = small_run.sweeps[0]
+    assert stepsizes is page.STEPSIZES
     expected = small_images("train"), small_images("test")
     assert jax.tree.all(jax.tree.map(np.array_equal, tuple(data), expected))
     for make, given in zip(page.SOLVERS.values(), small_run.sweeps, strict=True):
@@ -269,6 +277,127 @@ def test_every_solver_gets_the_same_starts_and_data(page, small_run, small_image
         assert kernel == pytest.approx(
             np.array(own["params"]["layers_0"]["kernel"]), abs=1e-6
         )
+
+
+# Several devices
+
+# Runs the pages in ``sys.argv``. Prints the compiled program and the results of each
+# solver on each page, and how many step sizes ``spread`` of the last page takes.
+ON_DEVICES = """
+import contextlib, importlib.util, json, sys
+import jax, numpy as np
+
+def load(script):
+    spec = importlib.util.spec_from_file_location("page", script)
+    page = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(page)
+    return page
+
+def run(page):
+    sweep, programs = page.sweep, []
+
+    def watched(make_solver, net, *arrays):
+        compiled = sweep.lower(make_solver, net, *arrays).compile()
+        programs.append(compiled.as_text())
+        return compiled(*arrays)
+
+    page.sweep = watched
+    flags = "--num_seeds=2", "--num_steps=4", "--batch_size=16", "--num_features=5"
+    results = page.main(["page", *flags]).items()
+    return {
+        name: [program, *map(np.ndarray.tolist, arrays)]
+        for program, (name, arrays) in zip(programs, results, strict=True)
+    }
+
+def fits(number):
+    try:
+        jax.device_put(np.ones(number), pages[-1].spread)
+    except ValueError:
+        return False
+    return True
+
+assert len(jax.devices()) == 4
+with contextlib.redirect_stdout(sys.stderr):
+    pages = [load(script) for script in sys.argv[1:]]
+    told = [*map(run, pages), [number for number in range(1, 25) if fits(number)]]
+print(json.dumps(told))
+"""
+NUMBER = 12  # of step sizes, of which each device has a quarter
+
+
+@pytest.fixture(scope="module")
+def devices(tmp_path_factory):
+    """Return what came of 12 step sizes on one device, and on four as the page says."""
+    text = PAGE.read_text()
+    (lines,) = re.findall(
+        r"(?m)^\.\. code-block:: python\n\n((?: {3}.*\n)+)",
+        re.sub("(?m)^# ?", "", text),
+    )
+    changes = {
+        "one.py": f"STEPSIZES = np.logspace(-3, 2, {NUMBER})\n",
+        "four.py": textwrap.dedent(lines),
+    }
+    folder = tmp_path_factory.mktemp("pages")
+    for name, new in changes.items():
+        changed, number = re.subn(r"(?m)^STEPSIZES = .*\n", new, text)
+        assert number == 1
+        (folder / name).write_text(changed)
+    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    command = [sys.executable, "-c", ON_DEVICES, *(folder / name for name in changes)]
+    child = subprocess.run(
+        command, env=env, text=True, capture_output=True, timeout=300
+    )
+    assert child.returncode == 0, child.stderr
+    one, four, fits = json.loads(child.stdout)
+    return SimpleNamespace(one=one, four=four, fits=fits)
+
+
+def sizes(program):
+    """Return the sizes of all axes of all arrays in a compiled program."""
+    shapes = re.findall(r"\b[a-z]+\d*\[([\d,]+)\]", program)
+    return {int(size) for shape in shapes for size in shape.split(",")}
+
+
+def sent(program):
+    """Return (shape, name of the operation) of each array that devices send."""
+    kinds = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-|send|recv"
+    line = rf'(?m)^.*? = (.*?) (?:{kinds})[\w-]*\(.*?(?:op_name="(.*?)".*)?$'
+    return re.findall(line, program)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_each_device_trains_with_its_share_of_the_step_sizes(devices, name):
+    one, four = devices.one[name][0], devices.four[name][0]
+    assert f"f32[{NUMBER},196,5]" in one, "no weights of all runs"
+    assert NUMBER in sizes(one)
+    assert f"f32[{NUMBER // 4},196,5]" in four
+    assert NUMBER not in sizes(four)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_devices_send_nothing_but_a_flag_a_trial_for_armijo(devices, name):
+    """It is sent in three loops: over seeds, steps, and trials of a line search."""
+    assert not sent(devices.one[name][0])
+    found = sent(devices.four[name][0])
+    if name == "Armijo":
+        ((shape, place),) = found
+        assert shape == "pred[]"
+        assert place.count("/while") == 3
+    else:
+        assert not found
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_several_devices_give_the_same_results(devices, name):
+    one, four = (map(np.array, run[name][1:]) for run in (devices.one, devices.four))
+    (losses, expected), accuracies = zip(four, one, strict=True)
+    assert losses.shape == (2, NUMBER) and np.ptp(losses) > 0.1
+    assert losses == pytest.approx(expected, rel=1e-4)
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.01)
+
+
+def test_the_number_of_step_sizes_is_a_multiple_of_the_number_of_devices(devices):
+    assert devices.fits == [4, 8, 12, 16, 20, 24]
 
 
 # Good ranges
