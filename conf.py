@@ -50,6 +50,8 @@ gallery_reading_order = [
     "plot_interpolation",
     "plot_jaxopt_to_optax",
     "plot_own_rule",
+    "plot_devices_and_hosts",
+    "plot_resume",
 ]
 # The sections of pages that are plumbing, by title: their code is folded.
 gallery_folded = ("Imports", "Data", "Settings", "Tables and figure", "Running")

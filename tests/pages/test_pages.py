@@ -71,6 +71,17 @@ FLAGS = {
         "num_steps": (300, 1, 10_000),
         "batch_size": (64, 1, 1_000),
     },
+    "plot_devices_and_hosts": {
+        "num_devices": (4, 2, 16),
+        "num_steps": (10, 1, 1_000),
+        "timeout": (120, 1, 3_600),
+        "cluster": (False, False, True),
+    },
+    "plot_resume": {
+        "num_devices": ("2", "2", "4", "8"),
+        "num_steps": (60, 40, 1_000),
+        "timeout": (120, 1, 3_600),
+    },
     "plot_jaxopt_to_optax": {
         "num_seeds": (3, 1, 20),
         "maxiter": (16, 0, 2_000),
@@ -84,7 +95,7 @@ FLAGS = {
 # Whatever changes on import has done so before the pages are imported.
 IMPORT = """
 import importlib.util, sys
-import flax.linen, jax, jaxopt, optax, tensorflow_datasets
+import flax.linen, jax, jaxopt, optax, orbax.checkpoint, tensorflow_datasets
 import matplotlib.pyplot as plt
 from absl import flags
 
@@ -129,7 +140,8 @@ def test_the_answer_comes_before_data_and_tensorflow(script, argument):
     assert "tensorflow" not in modules
     if argument in ("--help", "-h"):
         assert run.returncode == 0
-        assert all(f"--{name}:" in run.stdout for name in FLAGS[script.stem])
+        told = run.stdout.replace("--[no]", "--")
+        assert all(f"--{name}:" in told for name in FLAGS[script.stem])
     else:
         assert run.returncode == 1
         assert run.stdout == ""
@@ -140,6 +152,8 @@ def test_the_answer_comes_before_data_and_tensorflow(script, argument):
 def outside(default, lowest, highest, *_):
     """Return values that a flag does not take: next to its bounds, and of no use."""
     wrong = ["", "word", "nan", "inf", "-inf"]
+    if isinstance(default, bool):
+        return wrong
     if isinstance(default, int):
         return [lowest - 1, highest + 1, "1.5", *wrong]
     if isinstance(default, float):
@@ -168,7 +182,9 @@ def test_flags_refuse_all_else(script, capsys):
     page, named = load(script), {"word": "word", "-f": "f", "--no_such_flag=3": "no_s"}
     for name, flag in FLAGS[script.stem].items():
         named |= {f"--{name}={value}": f"--{name}" for value in outside(*flag)}
-        named |= {f"--{name}": name, f"{name}=1": f"{name}=1", f"--{name}x=1": name}
+        named |= {f"{name}=1": f"{name}=1", f"--{name}x=1": name}
+        if flag[0] is not False:  # a boolean flag needs no value
+            named[f"--{name}"] = name
     for argument, name in named.items():
         with pytest.raises(SystemExit) as stop:
             page.parse_flags(["page", argument])
