@@ -15,6 +15,7 @@ import contextlib
 import io
 import os
 import sys
+from functools import partial
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
@@ -308,6 +309,72 @@ def batch_size():
         yield seeds, "Polyak, cap 0.01, over SGD: largest", ratio.max(), 0.99, 1.01
 
 
+def train_seeds(compile_step, network, solvers, minibatches, rounded):
+    """Return {solver: parameters (seeds, n)}, from ten minibatches for each seed."""
+    mesh = jax.sharding.Mesh(jax.devices(), ("devices",))
+    minibatches = jax.device_put(minibatches, jax.NamedSharding(mesh, jax.P("devices")))
+    results = {name: [] for name in solvers}
+    for name, solver in solvers.items():
+        step, start = compile_step(solver, minibatches[0], False)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, start)
+        for seed in range(len(minibatches) // 10):
+            params = network.init(jax.random.key(seed), np.zeros((1, 196)))
+            if rounded:
+                params = jax.tree.map(lambda x: jnp.nextafter(x, jnp.inf), params)
+            carry = jax.device_put((params, solver.init(params)), shardings)
+            for minibatch in minibatches[10 * seed : 10 * seed + 10]:
+                carry = step(*carry, *minibatch)
+            leaves = [np.ravel(leaf) for leaf in jax.tree.leaves(carry[0])]
+            results[name].append(np.concatenate(leaves))
+    return results
+
+
+def devices():
+    """Yield seeds, finding, value, lower and upper bound."""
+    page = old_loop.load_page(old_loop.PAGE.with_name("plot_devices_and_hosts.py"))
+    minibatches = page.make_minibatches(64, 10 * NUM_SEEDS)
+    parts = page.compile_step, page.NETWORK, page.SOLVERS, minibatches
+    job = partial(train_seeds, *parts, rounded="--rounded" in sys.argv)
+    [one], [four] = (page.run_in_processes(job, 1, n, 600) for n in (1, 4))
+    for seeds in groups(5):
+        for name in page.SOLVERS:
+            pairs = zip(one[name][seeds], four[name][seeds], strict=True)
+            difference = max(abs(x - y).max() for x, y in pairs)
+            yield seeds, f"four devices and one; {name}", difference, 0, 1e-5
+
+
+def resume():
+    """Yield seeds, finding, value, lower and upper bound."""
+    page = old_loop.load_page(old_loop.PAGE.with_name("plot_resume.py"))
+    (images, labels), _ = page.load("fashion_mnist", "train", 10_000)
+    images, step = page.shrink(images), jax.jit(page.step_all)
+    sample, differences = (images[:1_000], labels[:1_000]), []
+    for seed in range(NUM_SEEDS):
+        params = page.NETWORK.init(jax.random.key(seed), np.zeros((1, 196)))
+        start = {name: (params, x.init(params)) for name, x in page.SOLVERS.items()}
+        whole, forgetful, rows = start, None, []
+        for number in range(60):
+            random = np.random.default_rng([seed, number] if seed else number)
+            chosen = random.integers(len(labels), size=64)
+            minibatch = images[chosen], labels[chosen]
+            if number == 30:
+                forgetful = {name: (whole[name][0], start[name][1]) for name in whole}
+            whole, losses = step(whole, minibatch, sample)
+            if forgetful:
+                forgetful, without = step(forgetful, minibatch, sample)
+                rows.append(np.subtract(without, losses))
+        differences.append(rows)
+    differences = np.array(differences)  # (seeds, steps, solvers)
+    bounds = {"MoMo": (0.35, 2.1), "Adam": (0.025, 0.45), "Armijo": (0, 0.1)}
+    for seeds in groups(5):
+        for i, name in enumerate(page.SOLVERS):
+            rows = differences[seeds, :, i]
+            most = (abs(rows) if name == "Armijo" else rows).max(axis=1)
+            limits = bounds.get(name, (0, 0))
+            yield seeds, f"without state, least; {name}", most.min(), *limits
+            yield seeds, f"without state, most; {name}", most.max(), *limits
+
+
 CHECKS = (
     anatomy,
     sensitivity,
@@ -318,6 +385,8 @@ CHECKS = (
     interpolation,
     migration,
     own_rule,
+    devices,
+    resume,
 )
 
 

@@ -12,7 +12,7 @@ that adapts the step size send more than gradients? Six solvers train a model wi
 parameters (26,536 bytes) on four devices:
 
 - :func:`SGD <optax.sgd>` and :func:`Adam <optax.adam>` need only the gradient;
-- :func:`Polyak <optax.polyak_sgd>`, :func:`MoMo <optax.contrib.momo>` need a loss, too;
+- :func:`Polyak <optax.polyak_sgd>`, :func:`MoMo <optax.contrib.momo>` also need a loss;
 - :func:`Armijo <optax.scale_by_backtracking_linesearch>` tries step sizes. Each *trial*
   needs a loss;
 - :func:`Zoom <optax.scale_by_zoom_linesearch>`, the line search of :func:`L-BFGS
@@ -22,16 +22,16 @@ parameters (26,536 bytes) on four devices:
 
    - **If each device has all parameters, Polyak and MoMo send 4 bytes more than SGD.**
      SGD sends 26,536 bytes. Each trial of Armijo adds 4, and each trial of Zoom 26,540.
-   - **If each device has a share of the parameters, a trial sends nearly all of them.**
-     The code of Armijo stays the same, but a trial sends 26,500 bytes.
-   - **All devices agree.** After 10 steps, parameters differ from those of one device
-     by less than 1e-5. Two and four processes agree to the last bit.
+   - **If each device has a share of the parameters, each trial gathers nearly all.**
+     SGD sends 53,032 bytes. Each trial of Armijo adds 26,500, and each of Zoom 53,048.
+   - **Only rounding differs.** After 10 steps, parameters differ from those of one
+     device by less than 1e-5. Two and four processes agree with each other to the bit.
 
-Bytes are counted in programs that JAX compiled for CPUs. Programs for GPUs may differ.
+Bytes are sizes of results in programs that JAX compiled for CPUs. GPUs may differ.
 
-**Figure:** bytes of a step if each device has a copy of the parameters (left) or a
-share of them (right). Bottom: time of an Armijo step over that of an SGD step, computed
-for 256 devices and three trials.
+**Figure:** bytes of a step with its trials, if each device has a copy of the parameters
+(left) or a share (right). Bottom: time of an Armijo step over that of an SGD step,
+computed for 256 devices and three trials.
 """
 
 # %%
@@ -59,7 +59,7 @@ from absl import flags
 # %%
 # Solvers
 # -------
-# Armijo's step sizes are at most 1. Half of the predicted decrease must be achieved.
+# Armijo's step sizes are at most 1. A step must achieve half of the predicted decrease.
 SEARCH = optax.scale_by_backtracking_linesearch(30, slope_rtol=0.5)
 SOLVERS = {
     "SGD": optax.sgd(0.1),
@@ -96,8 +96,8 @@ def take_step(solver, params, state, images, labels):
 
 # %%
 # ``out_shardings`` places arrays on devices. Each device has a copy of parameters and
-# state, or with ``shared`` a share of each array whose first axis divides evenly.
-def compile_step(solver, minibatch, shared):
+# state, or a share (shard) of each array whose first axis the devices divide.
+def compile_step(solver, minibatch, sharded):
     """Return the compiled step, with initial parameters and state on all devices."""
     solver = optax.with_extra_args_support(solver)
     mesh = minibatch[0].sharding.mesh
@@ -106,21 +106,21 @@ def compile_step(solver, minibatch, shared):
         params = NETWORK.init(jax.random.key(0), np.zeros((1, 196)))
         return params, solver.init(params)
 
-    def place(leaf):
+    def shard(leaf):
         divisible = leaf.ndim > 0 and leaf.shape[0] % mesh.size == 0
-        axes = mesh.axis_names if shared and divisible else ()
+        axes = mesh.axis_names if sharded and divisible else ()
         return jax.NamedSharding(mesh, jax.P(*axes))
 
-    places = jax.tree.map(place, jax.eval_shape(init))
-    start = jax.jit(init, out_shardings=places)()
-    step = jax.jit(partial(take_step, solver), out_shardings=places)
+    shardings = jax.tree.map(shard, jax.eval_shape(init))
+    start = jax.jit(init, out_shardings=shardings)()
+    step = jax.jit(partial(take_step, solver), out_shardings=shardings)
     return step.lower(*start, *minibatch).compile(), start
 
 
 # %%
 # The compiled program shows what devices send. An *all-reduce* adds up arrays of all
-# devices, and an *all-gather* joins shares. The bytes are those of the results. A trial
-# is a round of a ``while`` loop. Of Zoom's two equal branches, only one is counted.
+# devices, and an *all-gather* joins shares. Each result counts once, whatever its way.
+# A trial is a round of a ``while`` loop. A round of Zoom runs one of two like branches.
 def count_bytes(compiled):
     """Return the bytes that a step sends outside of trials, and those of a trial."""
     sent = [0, 0]
@@ -137,15 +137,15 @@ def count_bytes(compiled):
 # %%
 # Training
 # --------
-# All processes draw the same minibatches, and each device gets some of the rows.
-def train_on_devices(names, batch_size, num_steps, shared=(False,)):
+# Devices split the rows of the same minibatches. The first layout, copies, is trained.
+def train_on_devices(names, batch_size, num_steps, sharded=(False,)):
     """Train with each solver on all devices of all processes; return the results."""
     mesh = jax.sharding.Mesh(jax.devices(), ("devices",))
     rows = jax.NamedSharding(mesh, jax.P("devices"))
     minibatches = jax.device_put(make_minibatches(batch_size, num_steps), rows)
     results = {}
     for name in names:
-        programs = [compile_step(SOLVERS[name], minibatches[0], x) for x in shared]
+        programs = [compile_step(SOLVERS[name], minibatches[0], x) for x in sharded]
         step, carry = programs[0]
         trials = []
         for minibatch in minibatches:
@@ -165,7 +165,7 @@ def train_on_devices(names, batch_size, num_steps, shared=(False,)):
 # Devices and processes
 # ---------------------
 # JAX cannot change its devices after it has started, so training runs in new processes.
-# A child ends itself when a pipe closes, because then the parent has ended.
+# A child ends itself when a pipe closes: the parent has ended, or given up.
 CHILD = """
 import os, signal, sys, threading, cloudpickle
 def end_with_parent():
@@ -179,7 +179,7 @@ cloudpickle.dump(cloudpickle.load(sys.stdin.buffer)(), results)
 
 
 # %%
-# If a child fails or takes too long, ``write_end`` closes first, and all children end.
+# If a child fails or takes too long, ``write_end`` closes, and all children end.
 def run_in_processes(job, num_processes, num_devices, timeout):
     """Return what ``job()`` returns in each of the processes, or exit with one line."""
 
@@ -213,8 +213,8 @@ def run_in_processes(job, num_processes, num_devices, timeout):
 
 
 # %%
-# Processes exchange data without encryption. So there are several processes only if JAX
-# listens at loopback addresses, which no other machine can reach.
+# JAX sends data without encryption, at the addresses of the host name. So there are
+# several processes only if no other machine can reach these: *loopback* addresses.
 def join_and_call(job, address, num_processes, process_id):
     """Join the other processes, if there are any, and return ``job()``."""
     if num_processes > 1:
@@ -234,17 +234,17 @@ def is_loopback(host):
 # More parameters, more devices
 # -----------------------------
 # How much longer is a step with a line search of three trials? Assume N = 256 devices,
-# B bytes a second between them, a delay of L seconds, and P parameters of 4 bytes. A
+# links of B bytes a second with a delay of L seconds, and P parameters of 4 bytes. A
 # gradient takes C seconds, half a nanosecond for each parameter, and a loss C / 3. With
-# copies, SGD takes :math:`C + 8 P / B + 2 L \log_2 N`, as sums travel there and back. A
-# trial takes :math:`C / 3 + 2 L \log_2 N`. With shares, both take 4 P / B more.
+# copies, SGD takes :math:`C + 8 P / B + 2 L \log_2 N`, because sums travel there and
+# back. A trial takes :math:`C / 3 + 2 L \log_2 N`. Shares add 4 P / B to each.
 LINKS = {"data center": (50e9, 10e-6), "internet": (12.5e6, 30e-3)}  # B, L
 
 
-def armijo_over_sgd(num_params, bandwidth, delay, shared):
+def armijo_over_sgd(num_params, bandwidth, delay, sharded):
     """Return the time of an Armijo step over that of an SGD step, by the formula."""
     gradient, delays = 0.5e-9 * num_params, 2 * delay * np.log2(256)
-    gather = shared * 4 * num_params / bandwidth
+    gather = sharded * 4 * num_params / bandwidth
     step = gradient + 8 * num_params / bandwidth + delays + gather
     return 1 + 3 * (gradient / 3 + delays + gather) / step
 
@@ -252,7 +252,7 @@ def armijo_over_sgd(num_params, bandwidth, delay, shared):
 # %%
 # Data
 # ----
-# Images are random, because only the number of trials depends on them.
+# Images are random, because the bytes of a step and of a trial do not depend on them.
 def make_minibatches(batch_size, num_steps):
     """Return a pair of images (batch_size, 196) and labels for each step."""
     random = np.random.default_rng(0)
@@ -298,27 +298,27 @@ def read_flags(settings, argv):
 # Tables and figure
 # -----------------
 # A *digest* depends on each bit of the parameters and of the state.
-def print_traffic(results, places):
-    """Print a row for each solver, and one for each place where Armijo ran."""
-    print("Bytes that a step sends, and those of each trial:")
+def print_traffic(results, setups):
+    """Print a row for each solver, and one for each setup of Armijo."""
+    print("Bytes that a step sends without its trials, and in each trial:")
     print("        copies  copies  shares  shares  trials")
     print("solver    step   trial    step   trial  a step")
     print("------  ------  ------  ------  ------  ------")
     for name, result in results.items():
         cells = "".join(f"{size:8}" for size in np.ravel(result["bytes"]))
         print(f"{name:6}{cells}{result['trials']:8.1f}")
-    print("\nArmijo after all steps, in each place:")
-    print("place          digest        difference")
+    print("\nArmijo after all steps, in each setup:")
+    print("setup          digest        difference")
     print("-------------  ------------  ----------")
-    for place, runs in places.items():
+    for setup, runs in setups.items():
         digest = " ".join({run["Armijo"]["digest"] for run in runs})
-        first = next(iter(places.values()))[0]["Armijo"]["params"]
+        first = next(iter(setups.values()))[0]["Armijo"]["params"]
         difference = abs(runs[0]["Armijo"]["params"] - first).max()
-        print(f"{place:13}  {digest}  {difference:10.0e}")
+        print(f"{setup:13}  {digest}  {difference:10.0e}")
 
 
 # %%
-# Lines of the figure are those of the formula.
+# The lower panel plots the formula.
 def plot_costs(results):
     """Plot the bytes of a step, and below them the time of Armijo over that of SGD."""
     panels = [["copies", "shares"], ["time", "time"]]
@@ -330,9 +330,9 @@ def plot_costs(results):
         axes[name].set(xlim=(0, 1.1 * np.max(sent)))
     num_params = np.logspace(4, 10, 61)
     for link, color in zip(LINKS, ["#009e73", "#d55e00"], strict=True):
-        for shared, dash in enumerate(["-", "--"]):
-            ratio = armijo_over_sgd(num_params, *LINKS[link], shared)
-            label = f"{link}, {panels[0][shared]}"
+        for sharded, dash in enumerate(["-", "--"]):
+            ratio = armijo_over_sgd(num_params, *LINKS[link], sharded)
+            label = f"{link}, {panels[0][sharded]}"
             axes["time"].plot(num_params, ratio, dash, color=color, lw=3, label=label)
     axes["time"].set(xscale="log", xlabel="parameters", ylabel="time, Armijo / SGD")
     axes["time"].legend(handlelength=4)
@@ -370,36 +370,36 @@ ARGV = sys.argv[:1] if "get_ipython" in globals() else sys.argv
 # %%
 # Four devices, one to four processes
 # -----------------------------------
-# The function ``train_on_devices`` is the same in all places.
+# The function ``train_on_devices`` is the same in all setups.
 def main(argv):
-    """Train in all places; return {place: [results of each process]}."""
+    """Train in all setups; return {setup: [results of each process]}."""
     settings = parse_flags(argv)
     count = jax.device_count() if settings.cluster else settings.num_devices
     sizes = 16 * count, settings.num_steps
-    everything = partial(train_on_devices, SOLVERS, *sizes, shared=(False, True))
+    everything = partial(train_on_devices, SOLVERS, *sizes, sharded=(False, True))
     if settings.cluster:
         results = everything()
-        places = {f"{jax.process_count()} processes": [results]}
+        setups = {f"{jax.process_count()} processes": [results]}
     else:
         run = partial(run_in_processes, timeout=settings.timeout)
         armijo = partial(train_on_devices, ["Armijo"], *sizes)
         [results] = run(everything, 1, count)
-        places = {"1 device": run(armijo, 1, 1), f"{count} devices": [results]}
+        setups = {"1 device": run(armijo, 1, 1), f"{count} devices": [results]}
         host = socket.gethostname()
         if not is_loopback(host):
-            print(f"{host} is no loopback address: all devices are in one process.\n")
+            print(f"{host} is not a loopback address: all is in one process.\n")
         for number in [2, count] if is_loopback(host) else []:
             if count % number == 0:
-                places[f"{number} processes"] = run(armijo, number, count // number)
+                setups[f"{number} processes"] = run(armijo, number, count // number)
     if jax.process_index() == 0:
-        print_traffic(results, places)
+        print_traffic(results, setups)
         plot_costs(results)
-    return places
+    return setups
 
 
 # %%
 # On a cluster with SLURM, type ``srun --nodes=2 python plot_devices_and_hosts.py
-# --cluster`` [1]_. JAX finds all processes. Others on the network can connect, too.
+# --cluster`` [1]_. JAX finds all processes. Other machines can connect, too.
 if __name__ == "__main__":
     if parse_flags(ARGV).cluster:
         try:
@@ -411,14 +411,14 @@ if __name__ == "__main__":
 # %%
 # Discussion
 # ----------
-# **With many parameters, a slow network makes a line search cheap,** if devices have
-# copies. On the internet, Armijo adds a fifth to SGD's time with 10 million parameters.
+# **A slow network makes a line search cheap for large models,** if devices have copies.
+# With 10 million parameters on the internet, Armijo adds a fifth to the time of SGD.
 #
-# **Leave communication to** ``jit``. In ``jax.shard_map``, where ``local_loss`` is the
-# loss of a device's own images, the line ``value, grad = jax.lax.pmean(
-# jax.value_and_grad(local_loss)(params), "devices")`` gives no error, but JAX has added
-# up gradients already. After 10 steps of Armijo, the loss is 4.0, not 0.25. It is 0.25
-# with ``check_vma=False``, but 0.2 to 2.0 on devices that search with ``local_loss``.
+# **Leave communication to** ``jit``. Let ``local_loss`` be the loss of a device's own
+# images. In ``jax.shard_map``, no error comes from ``value, grad = jax.lax.pmean(
+# jax.value_and_grad(local_loss)(params), "devices")``. But JAX has added up gradients
+# already, so 10 steps of Armijo end at a loss of 4.0, not 0.25. With
+# ``check_vma=False``, it is 0.25, unless the search uses ``local_loss``: 0.2 to 2.0.
 #
 # **A limitation:** times come from a formula. The page did not run on several machines.
 #

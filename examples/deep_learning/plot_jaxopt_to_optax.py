@@ -135,15 +135,15 @@ def make_update(loss_fun, transformation):
 # The loop in Flax NNX
 # --------------------
 # ``nnx.Optimizer(model, optax.with_extra_args_support(solver), wrt=nnx.Param)`` makes
-# an optimizer. ``train_step(loss_fun, model, optimizer, *minibatch)`` is a step. A line
-# search tries parameters, not models, so ``value_fn`` makes a model of parameters. From
-# the same parameters, ``train_step`` and ``make_update`` agree to the last digit.
+# an optimizer. ``train_step(loss_fun, model, optimizer, *minibatch)`` takes a step. Its
+# ``loss_fun`` takes a model. A line search tries parameters, so ``value_fn`` builds a
+# model from them. From the same start, both loops agree to the last digit.
 @partial(nnx.jit, static_argnums=0)
 def train_step(loss_fun, model, optimizer, *minibatch):
-    """Change ``model`` and ``optimizer`` by a step that lowers ``loss_fun``."""
+    """Change ``model`` and ``optimizer`` by a step on a minibatch."""
     graph, _, rest = nnx.split(nnx.clone(model), nnx.Param, ...)
 
-    def value_fn(params):  # of copies: a trial must not change dropout or averages
+    def value_fn(params):  # copies, so that trials leave dropout and averages alone
         return loss_fun(nnx.merge(graph, params, rest, copy=True), *minibatch)
 
     value, grad = nnx.value_and_grad(loss_fun)(model, *minibatch)

@@ -10,10 +10,10 @@
 """
 Can a killed run go on as if nothing had happened?
 ==================================================
-Several processes train together. If one of them is killed, all end. Can a new run go on
-from a *checkpoint*, a copy on disk, and end with the same bits? Five solvers train a
-small model on Fashion-MNIST. One of two processes is killed after 37 of 60 steps. New
-runs go on from the checkpoint of step 30:
+Several processes train together. If one is killed, all stop. Can a new run go on from a
+*checkpoint*, a copy on disk, and reach the same parameters, bit for bit? Five solvers
+train a small model on Fashion-MNIST. One of two processes is killed after 37 of 60
+steps. New runs go on from the checkpoint of step 30:
 
 - :func:`SGD <optax.sgd>` and :func:`Polyak <optax.polyak_sgd>` remember nothing of
   earlier steps;
@@ -27,11 +27,12 @@ runs go on from the checkpoint of step 30:
      state after 60 steps are those of a run that was never killed.
    - **Half as many processes can go on.** In place of two processes with one device
      each, one process with two devices ends with the same bits.
-   - **The state of the solver counts.** Without it, the loss of MoMo is at most 0.7
-     higher (0.4 to 2.0 with new seeds), and that of Adam 0.16 (0.03 to 0.4). Armijo
-     differs by 0.02 (up to 0.1), Polyak and SGD not at all.
+   - **Save the state of the solver, too.** Without it, MoMo's loss rises by up to 0.7
+     (new seeds: 0.4 to 2.0), and Adam's by up to 0.16 (0.03 to 0.4). Armijo's changes
+     by up to 0.02 (0.1), Polyak's and SGD's not at all.
 
-The model is small. Another number of devices can change the last digits.
+The model is small. Other numbers of devices, or fewer processes than half, can change
+the last digits.
 
 **Figure:** training loss of a run that went on without the states of its solvers, minus
 that of a run that went on with them.
@@ -66,7 +67,7 @@ from absl import flags
 # %%
 # Solvers
 # -------
-# Armijo's step sizes are at most 1. Half of the predicted decrease must be achieved.
+# Armijo's step sizes are at most 1. A step must achieve half of the predicted decrease.
 SEARCH = optax.scale_by_backtracking_linesearch(30, slope_rtol=0.5)
 SOLVERS = {
     "Polyak": optax.polyak_sgd(max_learning_rate=1.0),
@@ -80,10 +81,10 @@ SOLVERS = {
 # %%
 # One step of all solvers
 # -----------------------
-# All solvers train at the same time, each with its own parameters and state. Losses are
-# those of the first 1,000 images, the ``sample``.
+# All solvers train at the same time, each with its own parameters and state. After the
+# step, ``sample``, the first 1,000 images, gives the losses.
 def step_all(pairs, minibatch, sample):
-    """Return parameters and state of each solver after a step, and all losses."""
+    """Return the pair (parameters, state) of each solver after a step, and losses."""
     pairs = {name: take_step(SOLVERS[name], *pairs[name], *minibatch) for name in pairs}
     return pairs, [average_loss(pairs[name][0], *sample) for name in SOLVERS]
 
@@ -112,10 +113,9 @@ def draw_rows(images, labels, number):
 
 
 # %%
-# Orbax [1]_ saves a checkpoint every 10 steps. Training waits until it is on disk.
-# After a SIGTERM, which systems send before they end a process, several processes save
-# a checkpoint after the same step, and stop. To show what can happen, the last process
-# is killed after ``kill_at`` steps, and ``forget`` resets all states.
+# Orbax [1]_ saves a checkpoint after step 1 and every 10 steps. Training waits for the
+# disk. A SIGTERM warns of an end. After one, all processes of several save the same
+# step, and stop. The process of highest index is killed after ``kill_at`` steps.
 SAVING = ocp.CheckpointManagerOptions(
     save_interval_steps=10, enable_async_checkpointing=False
 )
@@ -124,26 +124,26 @@ SAVING = ocp.CheckpointManagerOptions(
 def go_on(images, labels, num_steps, folder, kill_at=None, forget=False):
     """Go on from the last checkpoint in ``folder``; return the results of this run."""
     mesh = jax.sharding.Mesh(jax.devices(), ("devices",))
-    on_all = jax.NamedSharding(mesh, jax.P())
-    start = pairs = jax.jit(start_all, out_shardings=on_all)()  # a template for restore
+    replicated = jax.NamedSharding(mesh, jax.P())
+    start = jax.jit(start_all, out_shardings=replicated)()
     sample, losses = (images[:1_000], labels[:1_000]), []
-    step = (
-        jax.jit(step_all).lower(start, draw_rows(images, labels, 0), sample).compile()
-    )
+    lowered = jax.jit(step_all).lower(start, draw_rows(images, labels, 0), sample)
+    step = lowered.compile()  # here, as other types of later states would compile again
     with ocp.CheckpointManager(folder, options=SAVING) as manager:
-        if first := manager.latest_step() or 0:
-            pairs = manager.restore(first, args=ocp.args.StandardRestore(start))
-        if forget:
+        done = manager.latest_step() or 0
+        template = ocp.args.StandardRestore(start)
+        pairs = manager.restore(done, args=template) if done else start
+        if forget:  # the states of the solvers
             pairs = {name: (pairs[name][0], start[name][1]) for name in pairs}
-        for number in range(first, num_steps):
+        for number in range(done, num_steps):
             if number == kill_at and jax.process_index() == jax.process_count() - 1:
                 os.kill(os.getpid(), 9)  # SIGKILL, as by kill -9
-            pairs, after = step(pairs, draw_rows(images, labels, number), sample)
-            losses.append(np.array(after))
+            pairs, new = step(pairs, draw_rows(images, labels, number), sample)
+            losses.append(np.array(new))
             manager.save(number + 1, args=ocp.args.StandardSave(pairs))
             if manager.reached_preemption(number + 1):
                 break
-    return {"first": first, "losses": np.array(losses), "digests": digest_all(pairs)}
+    return {"first": done, "losses": np.array(losses), "digests": digest_all(pairs)}
 
 
 # %%
@@ -229,7 +229,7 @@ def average_loss(params, images, labels):
 
 
 def digest_all(pairs):
-    """Return a short text for each solver that depends on each bit of its arrays."""
+    """Return a digest of each solver's parameters and state: equal for equal bits."""
     bits = {
         name: b"".join(map(np.ravel, jax.tree.leaves(pairs[name]))) for name in SOLVERS
     }
@@ -311,9 +311,9 @@ def read_flags(settings, argv):
 # A *digest* depends on each bit of the parameters and of the state.
 def print_digests(results):
     """Print a row for each solver, with a column for each of the ``results``."""
-    print("Digests of parameters and state after the last step:")
-    print("             never                 resumed     resumed")
-    print("solver      killed     resumed    by fewer   no states")
+    print("Digests of parameters and state, equal for equal bits:")
+    print("             never                 resumed     without")
+    print("solver      killed     resumed     by half      states")
     print("------  ----------  ----------  ----------  ----------")
     for name in SOLVERS:
         cells = "".join(f"  {result['digests'][name]:>10}" for result in results)
@@ -374,7 +374,7 @@ ARGV = sys.argv[:1] if "get_ipython" in globals() else sys.argv
 # %%
 # Five runs
 # ---------
-# All runs get the same minibatches and start from the same parameters.
+# A step gets the same minibatch in all runs, and two runs start with the first step.
 def main(argv):
     """Train, kill another run, and resume it in three ways; return four results."""
     settings = parse_flags(argv)
@@ -385,10 +385,10 @@ def main(argv):
     host = socket.gethostname()
     many, few = (count, count // 2) if is_loopback(host) else (1, 1)
     if many == 1:
-        print(f"{host} is no loopback address: all devices are in one process.\n")
+        print(f"{host} is not a loopback address: all is in one process.\n")
     with TemporaryDirectory() as folder:
         [whole, *_] = run(partial(job, f"{folder}/whole"), many, count // many)
-        with suppress(SystemExit):  # because a process is killed
+        with suppress(SystemExit):  # expected: a process is killed
             run(partial(job, f"{folder}/killed", kill_at=37), many, count // many)
         for name in ("fewer", "forgetful"):
             shutil.copytree(f"{folder}/killed", f"{folder}/{name}")
@@ -413,14 +413,14 @@ if __name__ == "__main__":
 # such as a place in a shuffled list, a checkpoint needs this, too.
 #
 # **The order of a sum matters for the last digit.** With ``--num_devices=4``, four
-# processes end, and two go on with two devices each, to the same bits. One process with
-# four devices adds up gradients in another order.
+# processes stop, and two go on with two devices each, to the same bits. One process
+# with four devices adds up gradients in another order.
 #
-# **After a SIGTERM, several processes lose no step.** They save a checkpoint after the
-# same step, by JAX's ``reached_preemption_sync_point``. A SIGKILL loses up to 10 steps.
+# **After a SIGTERM, no step is lost.** JAX's ``reached_preemption_sync_point`` chooses
+# the step that all processes save. A single process ends without it.
 #
 # **A limitation:** training waits for each checkpoint. Orbax can also save in the
-# background, and a SIGKILL may then lose more steps.
+# background. A SIGKILL then loses checkpoints that are not yet on disk.
 #
 # **Next:** :doc:`What do step-size rules send over the network?
 # <plot_devices_and_hosts>` counts what processes exchange. Or try ``--num_steps=100``.

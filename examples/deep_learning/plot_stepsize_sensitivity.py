@@ -146,10 +146,10 @@ def sweep(make_solver, net, stepsizes, starts, train, test):
 #    STEPSIZES = jax.device_put(np.logspace(-3, 2, 12), spread)
 #
 # Each device then trains with its share of the step sizes. The number of step sizes
-# must be a multiple of the number of devices: 12 step sizes fit 2, 3, 4 or 6 devices.
-# Seven solvers send nothing between devices. Armijo sends a flag of one byte at each
-# trial of its line search. The flag tells whether any run needs another trial. So each
-# device waits for the slowest run.
+# must be a multiple of the number of devices: the 11 of this page become 12, for 2, 3,
+# 4, 6 or 12 devices. All solvers except Armijo then send nothing between devices. At
+# each trial, Armijo sends one byte, which tells whether any run needs another trial. So
+# each device waits for the slowest run.
 
 
 # %%

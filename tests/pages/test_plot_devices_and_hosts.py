@@ -601,7 +601,7 @@ def test_a_host_that_others_can_reach_has_one_process(tmp_path):
         stop(f"unshare gives no network: {errors}")
     assert process.returncode == 0, errors
     lines = log.splitlines()
-    assert lines[1] == "h2 is no loopback address: all devices are in one process."
+    assert lines[1] == "h2 is not a loopback address: all is in one process."
     assert [line for line in lines if "loopback" in line] == lines[1:2]
     places = read_table(log.split("\n\n")[2])
     assert [row[0] for row in places] == ["1 device", "2 devices"]
@@ -1072,7 +1072,7 @@ def test_printed_trials_are_those_of_a_run(tables, of_devices):
 def test_printed_places_agree(tables):
     """Two and four processes to the last digit."""
     places = {place: cells for place, *cells in tables[1]}
-    if "no loopback address" in printed(PAGE):
+    if "not a loopback address" in printed(PAGE):
         stop("the site was built on a host that others can reach")
     names = ["1 device", "4 devices", "2 processes", "4 processes"]
     assert list(places) == names

@@ -374,7 +374,7 @@ def test_main_prints_the_digests(main_of, host):
     digests = [result["digests"] for result in run.results]
     assert rows == {name: [x[name] for x in digests] for name in SOLVERS}
     assert closing == "The runs went on from step 30."
-    reason = f"{host} is no loopback address: all devices are in one process."
+    reason = f"{host} is not a loopback address: all is in one process."
     assert notice == ([] if host == "localhost" else [reason])
 
 
