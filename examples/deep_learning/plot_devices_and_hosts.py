@@ -307,14 +307,12 @@ def print_traffic(results, setups):
     for name, result in results.items():
         cells = "".join(f"{size:8}" for size in np.ravel(result["bytes"]))
         print(f"{name:6}{cells}{result['trials']:8.1f}")
-    print("\nArmijo after all steps, in each setup:")
-    print("setup          digest        difference")
-    print("-------------  ------------  ----------")
+    print("\nDigests of Armijo, and largest differences to the first:")
     for setup, runs in setups.items():
         digest = " ".join({run["Armijo"]["digest"] for run in runs})
         first = next(iter(setups.values()))[0]["Armijo"]["params"]
         difference = abs(runs[0]["Armijo"]["params"] - first).max()
-        print(f"{setup:13}  {digest}  {difference:10.0e}")
+        print(f"{setup}: {digest}, {difference:.0e}")
 
 
 # %%
@@ -401,7 +399,7 @@ def main(argv):
 # On a cluster with SLURM, type ``srun --nodes=2 python plot_devices_and_hosts.py
 # --cluster`` [1]_. JAX finds all processes. Other machines can connect, too.
 if __name__ == "__main__":
-    if parse_flags(ARGV).cluster:
+    if "--cluster" in sys.argv:
         try:
             jax.distributed.initialize()  # before JAX starts
         except (RuntimeError, ValueError) as error:

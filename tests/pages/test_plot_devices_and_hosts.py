@@ -49,6 +49,11 @@ def page():
     return load(PAGE)
 
 
+def read_setups(text):
+    """Return the setup, the digests and the difference of each line below the first."""
+    return [re.split(": |, ", line) for line in text.strip().splitlines()[1:]]
+
+
 def stop(reason):
     """Skip a test that this machine cannot do, but fail in CI."""
     (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
@@ -603,7 +608,7 @@ def test_a_host_that_others_can_reach_has_one_process(tmp_path):
     lines = log.splitlines()
     assert lines[1] == "h2 is not a loopback address: all is in one process."
     assert [line for line in lines if "loopback" in line] == lines[1:2]
-    places = read_table(log.split("\n\n")[2])
+    places = read_setups(log.split("\n\n")[2])
     assert [row[0] for row in places] == ["1 device", "2 devices"]
     assert len(seen) == 2 and most == 1
     assert not addresses
@@ -811,7 +816,7 @@ def test_processes_of_a_cluster_find_each_other(python, sent, tmp_path):
     assert rows["SGD"][:2] == sent("SGD")[0] and rows["SGD"][3] == 0
     assert rows["Armijo"][:2] == sent("Armijo")[0]
     assert rows["Armijo"][3] == shares(2) + 4
-    [[place, _, difference]] = read_table(second)
+    [[place, _, difference]] = read_setups(second)
     assert place == "2 processes" and float(difference) == 0
 
 
@@ -996,7 +1001,7 @@ def test_tables(page, capsys):
         ["SGD", "100", "0", "200", "0", "0.0"],
         ["Armijo", "104", "4", "216", "1000", "2.3"],
     ]
-    assert read_table(second) == [
+    assert read_setups(second) == [
         ["1 device", "a" * 12, "0e+00"],
         ["2 processes", "b" * 12, "3e-08"],
     ]
@@ -1052,8 +1057,8 @@ def test_lines_are_the_formula(page, figure):
 def tables():
     """Return the rows of both tables."""
     log = printed(PAGE)
-    at, then = log.index("Bytes that"), log.index("\nArmijo after")
-    return read_table(log[at:then]), read_table(log[then:])
+    at, then = log.index("Bytes that"), log.index("\nDigests of Armijo")
+    return read_table(log[at:then]), read_setups(log[then:])
 
 
 def test_printed_bytes_are_those_of_the_programs(tables, sent):

@@ -18,15 +18,8 @@ from sphinx_gallery.py_source_parser import split_code_and_text_blocks
 
 from environment import REAL_DATA
 from gallery.pages import read_block
-from gallery.show.notebooks import ADVICE, install_cell, module_of
-from helpers import (
-    PAGE,
-    built,
-    flagship,
-    run_script,
-    without_times,
-    write_wheel,
-)
+from gallery.show.notebooks import advice, install_cell, module_of
+from helpers import PAGE, built, flagship, load, run_script, without_times, write_wheel
 
 FAST = PAGE.with_stem("plot_interpolation")
 
@@ -126,18 +119,20 @@ def test_the_notebook_has_the_code_of_the_script(script, notebook):
     assert cells == sources
 
 
-def test_the_notebook_says_how_a_setting_is_changed(notebook, tmp_path):
+def test_the_notebook_says_how_a_setting_is_changed(script, notebook, tmp_path):
     """The last cell reads what stands there for ARGV, and refuses what is too small."""
-    replacement = re.search(r"`(\[.*\])`", ADVICE)[1]
-    assert ast.literal_eval(replacement) == ["page", "--num_seeds=1"]
+    (replacement,) = re.findall(r"`(\[.*\])`", notebook.cells[1].source)
+    _, flag = ast.literal_eval(replacement)
+    name, value = flag.removeprefix("--").split("=")
+    load(script).parse_flags(["page", flag])
     *others, last = [x.source for x in notebook.cells if x.cell_type == "code"][1:]
     assert last.count("ARGV") == 1
-    changed = last.replace("ARGV", replacement.replace("=1", "=0"))
+    changed = last.replace("ARGV", replacement.replace(f"={value}", "=0"))
     script = tmp_path / "script.py"
     script.write_text("\n\n".join([*others, changed]))
     run = run_script(script)
     assert run.returncode != 0
-    assert "num_seeds" in run.stderr.splitlines()[-1]
+    assert name in run.stderr.splitlines()[-1]
 
 
 def text_of(notebook):
@@ -177,8 +172,8 @@ def words(text):
 def test_the_notebook_has_every_word(script, notebook):
     _, blocks = split_code_and_text_blocks(script)
     texts = [block.content for block in blocks if block.type == "text"]
-    first, advice, *others = [x for x in notebook.cells if x.cell_type == "markdown"]
-    assert advice.source == ADVICE
+    first, second, *others = [x for x in notebook.cells if x.cell_type == "markdown"]
+    assert second.source == advice(script)
     cells = [cell.source for cell in (first, *others)]
     for text, cell in zip(texts, cells, strict=True):
         assert words(text) == words(cell)
@@ -237,7 +232,8 @@ def test_the_notebook_runs_and_runs_again(script, soup, notebook, log, tmp_path)
     assert without_times("".join(printed)) == without_times(log)
     assert len(drawn) == len(soup.select("img.sphx-glr-single-img.only-light"))
     assert not [o for o in outputs if o.output_type == "execute_result"]
-    assert ast.literal_eval(again.outputs[0].text)["num_seeds"] > 1
+    settings = load(script).parse_flags(["page"]).flag_values_dict()
+    assert ast.literal_eval(again.outputs[0].text) == settings
 
 
 @pytest.mark.parametrize("script", [FAST], indirect=True)

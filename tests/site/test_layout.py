@@ -5,8 +5,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from builds import DRAW, build, copy_sources, write_script
-from gallery.show import tables
-from gallery.show.notebooks import ADVICE
+from gallery.show import notebooks, tables
 from helpers import PAGE, check_html
 
 LOG = "[SGD] (   0), loss=2.303\n[SGD] ( 100), loss=1.000"
@@ -223,7 +222,7 @@ def test_the_notebook_keeps_the_order_of_the_script(answer):
     assert first.source.startswith("# Title\n")
     for text in ("A question.", "**In short**", "**One** is best.", "**Figure:**"):
         assert text in first.source
-    assert advice.source == ADVICE
+    assert advice.source == notebooks.advice(place / f"{PAGE.stem}.py")
     codes = [cell for cell in (install, *others) if cell.cell_type == "code"]
     assert codes[0] is install and "requirements" in install.source
     folded = {"jupyter": {"source_hidden": True}, "cellView": "form"}

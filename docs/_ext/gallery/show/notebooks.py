@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import shutil
 from functools import cache
 from importlib import metadata
@@ -44,7 +45,9 @@ for need in (Requirement(text) for _, text in requirements):
 # Pages end in a call of ``run_main(main, ARGV)``, where ARGV is the command line.
 ADVICE = """\
 The next cell installs what is missing. To change a setting here, replace `ARGV` in the
-last code cell, for example by `["page", "--num_seeds=1"]`."""
+last code cell, for example by `["page", "{flag}"]`."""
+# The flag that a page has as its example.
+FLAG = re.compile(r"^# Flags change the settings, as in ``(--\w+=\w+)``", re.MULTILINE)
 # JupyterLab and Colab fold the code of such a cell.
 FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}
 METADATA = {
@@ -77,6 +80,12 @@ def install_cell(path):
     needs = pages.read_block(path)["dependencies"]
     pairs = "\n".join(f'    ("{module_of(name)}", "{name}"),' for name in needs)
     return INSTALL.format(pairs=pairs)
+
+
+def advice(path):
+    """Return the text of the cell that says how to change a setting of the script."""
+    flag = FLAG.search(path.read_text())
+    return ADVICE.format(flag=flag[1] if flag else "--flag=value")
 
 
 class Markdown(MarkdownTranslator):
@@ -206,7 +215,7 @@ def make(app, doctree, docname):
     end_text()
     # Behind the introduction, which says what the page is about.
     cells[1:1] = [
-        v4.new_markdown_cell(ADVICE),
+        v4.new_markdown_cell(advice(path)),
         v4.new_code_cell(install_cell(path), metadata=FOLDED),
     ]
     return number(v4.new_notebook(cells=cells, metadata=METADATA))
