@@ -25,7 +25,7 @@ parameters (26,536 bytes) on four devices:
    - **If each device has a share of the parameters, each trial gathers nearly all.**
      SGD sends 53,032 bytes. Each trial of Armijo adds 26,500, and each of Zoom 53,048.
    - **Only rounding differs.** After 10 steps, parameters differ from those of one
-     device by less than 1e-5. Two and four processes agree with each other to the bit.
+     device by less than 1e-4. Two and four processes agree with each other to the bit.
 
 Bytes are sizes of results in programs that JAX compiled for CPUs. GPUs may differ.
 

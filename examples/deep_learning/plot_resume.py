@@ -2,8 +2,8 @@
 # /// script
 # requires-python = ">=3.11,<3.14"
 # dependencies = ["absl-py", "cloudpickle", "flax>=0.10.1", "importlib_resources",
-#   "jax>=0.8", "matplotlib>=3.8.4", "numpy", "optax>=0.2.5", "orbax-checkpoint>=0.11",
-#   "requests", "tensorflow-datasets",
+#   "jax>=0.8", "matplotlib>=3.8.4", "numpy", "optax>=0.2.5",
+#   "orbax-checkpoint>=0.11.20", "requests", "tensorflow-datasets",
 #   "tensorflow-cpu; platform_machine == 'x86_64'",
 #   "tensorflow; platform_machine != 'x86_64'"]
 # ///
