@@ -5,6 +5,10 @@ from environment import SMALL_DATA_DIR
 # isort: split
 import contextlib
 import io
+import shlex
+import socket
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -12,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from helpers import PAGE, PAGES, Linear, load
+from helpers import PAGE, PAGES, ROOT, Linear, lack, load
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -74,6 +78,24 @@ def run_page(page):
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def loopback_python(tmp_path_factory):
+    """Return a Python whose host has a loopback address, so processes may listen."""
+    page = load(ROOT / "examples/deep_learning/plot_devices_and_hosts.py")
+    if page.is_loopback(socket.gethostname()):
+        return sys.executable
+    rename = ["unshare", "--uts", "sh", "-c", 'hostname localhost && exec "$@"', "-"]
+    try:
+        subprocess.run([*rename, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        lack(f"others can reach this host, and it cannot be renamed: {error}")
+    python = tmp_path_factory.mktemp("renamed") / "python"
+    before = shlex.join([*rename, sys.executable])
+    python.write_text(f'#!/bin/sh\nexec {before} "$@"\n')
+    python.chmod(0o755)
+    return str(python)
 
 
 # Every page

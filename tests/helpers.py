@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -52,6 +53,11 @@ class Linear(nn.Module):
         size = len(images), self.net_width, self.num_classes
         layers = nn.Dense(self.net_width * self.num_classes)
         return layers(images.reshape(len(images), -1) / 255).reshape(size).sum(axis=1)
+
+
+def lack(reason):
+    """Skip a test that lacks what it needs here; in CI, which has all, let it fail."""
+    (pytest.fail if "CI" in os.environ else pytest.skip)(reason)
 
 
 def load(script):

@@ -124,8 +124,7 @@ SAVING = ocp.CheckpointManagerOptions(
 def go_on(images, labels, num_steps, folder, kill_at=None, forget=False):
     """Go on from the last checkpoint in ``folder``; return the results of this run."""
     mesh = jax.sharding.Mesh(jax.devices(), ("devices",))
-    replicated = jax.NamedSharding(mesh, jax.P())
-    start = jax.jit(start_all, out_shardings=replicated)()
+    start = jax.jit(start_all, out_shardings=jax.NamedSharding(mesh, jax.P()))()
     sample, losses = (images[:1_000], labels[:1_000]), []
     lowered = jax.jit(step_all).lower(start, draw_rows(images, labels, 0), sample)
     step = lowered.compile()  # here, as other types of later states would compile again
@@ -230,10 +229,11 @@ def average_loss(params, images, labels):
 
 def digest_all(pairs):
     """Return a digest of each solver's parameters and state: equal for equal bits."""
-    bits = {
-        name: b"".join(map(np.ravel, jax.tree.leaves(pairs[name]))) for name in SOLVERS
-    }
-    return {name: hashlib.sha256(bits[name]).hexdigest()[:8] for name in SOLVERS}
+    digests = {}
+    for name, pair in pairs.items():
+        bits = b"".join(np.ravel(leaf) for leaf in jax.tree.leaves(pair))
+        digests[name] = hashlib.sha256(bits).hexdigest()[:8]
+    return digests
 
 
 def start_all():

@@ -25,7 +25,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 from environment import REAL_DATA
-from helpers import ROOT, load, plotted, printed, read_table, run_script
+from helpers import ROOT, lack, load, plotted, printed, read_table, run_script
 
 PAGE = ROOT / "examples/deep_learning/plot_devices_and_hosts.py"
 FIGURE = "What a step sends, and what a line search costs"
@@ -54,36 +54,14 @@ def read_setups(text):
     return [re.split(": |, ", line) for line in text.strip().splitlines()[1:]]
 
 
-def stop(reason):
-    """Skip a test that this machine cannot do, but fail in CI."""
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-
-
 @pytest.fixture(scope="module")
-def python(page, tmp_path_factory):
-    """Return a Python on a host whose name leads to itself, so processes may listen."""
-    if page.is_loopback(socket.gethostname()):
-        return sys.executable
-    enter = ["unshare", "--uts", "sh", "-c"]
-    try:
-        subprocess.run([*enter, "hostname localhost"], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        stop("others can reach this host, and unshare cannot rename it")
-    file = tmp_path_factory.mktemp("bin") / "python"
-    rename = """'hostname localhost; exec "$0" "$@"'"""
-    file.write_text(f'#!/bin/sh\nexec {" ".join(enter)} {rename} {sys.executable} "$@"')
-    file.chmod(0o755)
-    return str(file)
-
-
-@pytest.fixture(scope="module")
-def run_job(page, python):
+def run_job(page, loopback_python):
     """Return a function that runs a job in processes, and checks that they end."""
 
     def run(job, num_processes, num_devices):
         before = children_of(os.getpid()), len(os.listdir("/proc/self/fd"))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "executable", python)
+            patch.setattr(sys, "executable", loopback_python)
             results = page.run_in_processes(job, num_processes, num_devices, 120)
         assert (children_of(os.getpid()), len(os.listdir("/proc/self/fd"))) == before
         assert len(results) == num_processes
@@ -460,6 +438,7 @@ def listen_and_look(address):
 
 def test_what_listens_is_seen():
     assert listen_and_look("127.0.0.1") >= {"127.0.0.1"}
+    # All interfaces: for a moment, and nothing answers, to see that the look finds it.
     assert "0.0.0.0" in listen_and_look("0.0.0.0")  # noqa: S104
 
 
@@ -583,7 +562,7 @@ def test_a_host_that_others_can_reach_has_one_process(tmp_path):
     """
     enter = ["unshare", "--net", "--uts", "--mount", "sh", "-c", script, "sh", hosts]
     if not shutil.which("unshare"):
-        stop("unshare is not here")
+        lack("unshare is not here")
     command = [
         *enter,
         sys.executable,
@@ -603,7 +582,7 @@ def test_a_host_that_others_can_reach_has_one_process(tmp_path):
         time.sleep(0.05)
     log, errors = process.communicate()
     if not log.startswith("entered"):
-        stop(f"unshare gives no network: {errors}")
+        lack(f"unshare gives no network: {errors}")
     assert process.returncode == 0, errors
     lines = log.splitlines()
     assert lines[1] == "h2 is not a loopback address: all is in one process."
@@ -668,7 +647,7 @@ run_main(main, ARGV)
 
 
 @pytest.fixture
-def start(python, tmp_path):
+def start(loopback_python, tmp_path):
     """Return a function that starts a page with one child, or with a pair of them."""
     started = []
 
@@ -677,7 +656,7 @@ def start(python, tmp_path):
         if kind == "pair":
             script = tmp_path / "pair.py"
             script.write_text(PAGE.read_text().split("if __name__ ==")[0] + PAIR)
-        command = [python, script, "--num_steps=1000", *flags]
+        command = [loopback_python, script, "--num_steps=1000", *flags]
         options = {"env": REAL_DATA, "cwd": tmp_path, "start_new_session": True}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen(command, **options, **pipes)
@@ -782,7 +761,7 @@ def free_job():
             return job, port
 
 
-def test_processes_of_a_cluster_find_each_other(python, sent, tmp_path):
+def test_processes_of_a_cluster_find_each_other(loopback_python, sent, tmp_path):
     """Each writes where it runs, and Gloo tells that it is connected."""
     job, port = free_job()
     script = smaller(tmp_path)
@@ -794,7 +773,7 @@ def test_processes_of_a_cluster_find_each_other(python, sent, tmp_path):
         variables = slurm | {"PROCID": i, "LOCALID": i}
         env = {f"SLURM_{name}": str(value) for name, value in variables.items()}
         env["JAX_COORDINATOR_BIND_ADDRESS"] = f"127.0.0.1:{port}"
-        command = [python, script, "--cluster", "--num_steps=1"]
+        command = [loopback_python, script, "--cluster", "--num_steps=1"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         options = {"env": REAL_DATA | env, "cwd": folder}
         processes.append(subprocess.Popen(command, **options, **pipes))
@@ -1078,7 +1057,7 @@ def test_printed_places_agree(tables):
     """Two and four processes to the last digit."""
     places = {place: cells for place, *cells in tables[1]}
     if "not a loopback address" in printed(PAGE):
-        stop("the site was built on a host that others can reach")
+        lack("the site was built on a host that others can reach")
     names = ["1 device", "4 devices", "2 processes", "4 processes"]
     assert list(places) == names
     assert all(float(places[name][1]) < 1e-6 for name in names)

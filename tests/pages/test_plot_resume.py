@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -44,23 +43,10 @@ def data(page):
 
 
 @pytest.fixture(scope="module")
-def several(page, tmp_path_factory):
+def several(loopback_python):
     """Let there be several processes: those of Python get a host name of their own."""
-    if page.is_loopback(socket.gethostname()):
-        yield
-        return
-    rename = ["unshare", "--uts", "sh", "-c", 'hostname localhost && exec "$@"', "-"]
-    try:
-        subprocess.run([*rename, "true"], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = f"others can reach this host, and it cannot be renamed: {error}"
-        pytest.fail(reason) if "CI" in os.environ else pytest.skip(reason)
-    python = tmp_path_factory.mktemp("renamed") / "python"
-    before = " ".join(f"'{word}'" for word in [*rename, sys.executable])
-    python.write_text(f'#!/bin/sh\nexec {before} "$@"\n')
-    python.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "executable", str(python))
+        patch.setattr(sys, "executable", loopback_python)
         yield
 
 

@@ -11,7 +11,7 @@ from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
 
 from builds import build, copy_sources, restore, write_script
-from helpers import SITE, built, download, printed
+from helpers import SITE, built, download, lack, printed
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,7 @@ def browser_or_none():
 def browser(browser_or_none):
     """Start a browser; a test that needs one skips without it, but not in CI."""
     if browser_or_none is None:
-        stop = pytest.fail if os.environ.get("CI") else pytest.skip
-        stop("no chromium or google-chrome on the PATH (Debian: apt install chromium)")
+        lack("no chromium or google-chrome on the PATH (Debian: apt install chromium)")
     return browser_or_none
 
 

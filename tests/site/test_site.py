@@ -142,9 +142,7 @@ def test_how_to_run_a_page(script, html):
         r"(\d\.\d) GB of memory at most, with what earlier pages left\.",
         text.removeprefix(needs),
     )
-    # A page without TensorFlow needs less, where none came before it.
-    least = 0.3 if "tensorflow_datasets" in script.read_text() else 0.2
-    assert least < float(memory[1]) < 5
+    assert 0.3 < float(memory[1]) < 5
     install, run = fold.pre.get_text().strip().splitlines()
     assert run == f"python {script.name}"
     # As a shell splits it.
