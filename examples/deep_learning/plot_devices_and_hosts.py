@@ -30,8 +30,8 @@ parameters (26,536 bytes) on four devices:
 Bytes are sizes of results in programs that JAX compiled for CPUs. GPUs may differ.
 
 **Figure:** bytes of a step with its trials, if each device has a copy of the parameters
-(left) or a share (right). Bottom: time of an Armijo step over that of an SGD step,
-computed for 256 devices and three trials.
+(left) or a share (right). Bottom: time of an Armijo step over that of an SGD step, by
+a formula (not measured), for 256 devices and three trials.
 """
 
 # %%

@@ -136,8 +136,8 @@ def make_update(loss_fun, transformation):
 # --------------------
 # ``nnx.Optimizer(model, optax.with_extra_args_support(solver), wrt=nnx.Param)`` makes
 # an optimizer. ``train_step(loss_fun, model, optimizer, *minibatch)`` takes a step. Its
-# ``loss_fun`` takes a model. A line search tries parameters, so ``value_fn`` builds a
-# model from them. From the same start, both loops agree to the last digit.
+# ``loss_fun`` takes a model. A line search has only parameters, so ``value_fn`` puts
+# them in a model. From the same start, this and ``update`` agree to the last digit.
 @partial(nnx.jit, static_argnums=0)
 def train_step(loss_fun, model, optimizer, *minibatch):
     """Change ``model`` and ``optimizer`` by a step on a minibatch."""

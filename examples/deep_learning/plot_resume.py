@@ -25,14 +25,14 @@ steps. New runs go on from the checkpoint of step 30:
 
    - **A resumed run ends with the same bits.** For all five solvers, parameters and
      state after 60 steps are those of a run that was never killed.
-   - **Half as many processes can go on.** In place of two processes with one device
-     each, one process with two devices ends with the same bits.
+   - **One process can replace two.** In place of two processes with one device each,
+     one process with two devices ends with the same bits.
    - **Save the state of the solver, too.** Without it, MoMo's loss rises by up to 0.7
      (new seeds: 0.4 to 2.0), and Adam's by up to 0.16 (0.03 to 0.4). Armijo's changes
      by up to 0.02 (0.1), Polyak's and SGD's not at all.
 
-The model is small. Other numbers of devices, or fewer processes than half, can change
-the last digits.
+The model is small. Another number of devices, or one process in place of four, can
+change the last digits.
 
 **Figure:** training loss of a run that went on without the states of its solvers, minus
 that of a run that went on with them.

@@ -446,7 +446,7 @@ SEARCHES_IN_NNX += ["search, Goldstein, from this page"]
 )
 def test_the_loop_in_nnx_is_that_in_linen(page, noise, nnx_solvers, name):
     """To the last digit, for 40 steps that move the parameters."""
-    assert "both loops agree to the last digit" in prose()
+    assert "this and ``update`` agree to the last digit" in prose()
     linen, ours = walk_in_both(page, nnx_solvers[name], noise, 40)
     assert linen.shape == (40, 12_730)
     assert np.array_equal(linen, ours)
