@@ -230,8 +230,8 @@ def average_loss(params, images, labels):
 def digest_all(pairs):
     """Return a digest of each solver's parameters and state: equal for equal bits."""
     digests = {}
-    for name, pair in pairs.items():
-        bits = b"".join(np.ravel(leaf) for leaf in jax.tree.leaves(pair))
+    for name in SOLVERS:
+        bits = b"".join(np.ravel(leaf) for leaf in jax.tree.leaves(pairs[name]))
         digests[name] = hashlib.sha256(bits).hexdigest()[:8]
     return digests
 
