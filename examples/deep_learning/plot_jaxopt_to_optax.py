@@ -22,9 +22,10 @@ JAXopt is no longer maintained. Which parts of Optax replace its stochastic solv
      six agree with Optax to the last digit after each of 17 steps, from three seeds.
    - **Momentum differs by rounding errors.** The difference is below 1e-7 (3e-8 here).
    - **Goldstein's rule is missing in Optax.** This page adds it in fewer than 50 lines.
+     It is one of the six.
    - **Optax handles two cases that break JAXopt.** If loss and gradient are 0, a Polyak
      step of JAXopt ends at NaN. If a trial of the line search has a loss of NaN, JAXopt
-     accepts the trial. On x² - log(x), JAXopt steps to -12, and Optax steps to 0.12.
+     accepts the trial. From 2 on x² - log(x), JAXopt steps to -12, Optax to 0.12.
 
 Comparisons use one small network. The failures use functions of one variable.
 

@@ -29,7 +29,7 @@ steps. New runs go on from the checkpoint of step 30:
      one process with two devices ends with the same bits.
    - **Save the state of the solver, too.** Without it, MoMo's loss rises by up to 0.7
      (new seeds: 0.4 to 2.0), and Adam's by up to 0.16 (0.03 to 0.4). Armijo's changes
-     by up to 0.02 (0.1), Polyak's and SGD's not at all.
+     by less than 0.1, and those of Polyak and SGD do not change.
 
 The model is small. Another number of devices, or one process in place of four, can
 change the last digits.
@@ -148,7 +148,7 @@ def go_on(images, labels, num_steps, folder, kill_at=None, forget=False):
 # %%
 # Processes
 # ---------
-# Each run has child processes, which kill themselves when this process ends. :doc:`What
+# Each run has child processes (0.5 GB each). They end with this process. :doc:`What
 # do step-size rules send over the network? <plot_devices_and_hosts>` explains the code.
 CHILD = """
 import os, signal, sys, threading, cloudpickle

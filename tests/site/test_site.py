@@ -139,7 +139,8 @@ def test_how_to_run_a_page(script, html):
     text = fold.select("p")[-1].get_text()
     assert text.startswith(needs)
     memory = re.fullmatch(
-        r"(\d\.\d) GB of memory at most, with what earlier pages left\.",
+        r"(\d\.\d) GB of memory at most in its own process, "
+        r"with what earlier pages left\.",
         text.removeprefix(needs),
     )
     assert 0.3 < float(memory[1]) < 5

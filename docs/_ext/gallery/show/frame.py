@@ -67,7 +67,7 @@ def way(config, docname, path, facts, cost):
         items.append(nodes.Text(took))
         # All pages run in one process, which keeps the libraries of those before.
         memory = f"{cost['memory'] / 1e3:.1f} GB of memory at most"
-        needs += f", and {memory}, with what earlier pages left"
+        needs += f", and {memory} in its own process, with what earlier pages left"
     line = nodes.paragraph(
         "", "", nodes.strong("", "Run it yourself:"), nodes.Text(" ")
     )
