@@ -16,19 +16,19 @@ parameters (26,536 bytes) on four devices:
 - :func:`Armijo <optax.scale_by_backtracking_linesearch>` tries step sizes. Each *trial*
   needs a loss;
 - :func:`Zoom <optax.scale_by_zoom_linesearch>`, the line search of :func:`L-BFGS
-  <optax.lbfgs>`, needs a loss and a gradient for each trial.
+  <optax.lbfgs>`, needs a gradient, too.
 
 .. admonition:: In short
 
    - **If each device has all parameters, Polyak and MoMo send 4 bytes more than SGD.**
-     SGD sends 26,536 bytes. Each trial of Armijo adds 4, and each trial of Zoom 26,540.
+     SGD sends 26,536 bytes. A trial of Armijo adds 4, and a trial of Zoom 26,540.
    - **If each device has a share of the parameters, each trial gathers nearly all.**
-     SGD sends 53,032 bytes. Each trial of Armijo adds 26,500, and each of Zoom 53,048.
+     SGD sends 53,032 bytes. A trial of Armijo adds 26,500, and a trial of Zoom 53,048.
    - **Only rounding differs.** After 10 steps, parameters differ from those of one
-     device by less than 1e-4. Two and four processes agree with each other to the bit.
+     device by less than 1e-4. Two and four processes agree to the bit.
    - **A slow network makes a line search cheap for large models,** if devices have
-     copies. By a formula, Armijo adds a fifth to the time of a step of SGD on the
-     internet with 10 million parameters.
+     copies. By a formula, Armijo adds a fifth to SGD's time on the internet, with 10
+     million parameters.
 
 Bytes are sizes of results in programs that JAX compiled for CPUs. GPUs may differ.
 
