@@ -22,13 +22,13 @@ parameters (26,536 bytes) on four devices:
 
    - **If each device has all parameters, Polyak and MoMo send 4 bytes more than SGD.**
      SGD sends 26,536 bytes. A trial of Armijo adds 4, and a trial of Zoom 26,540.
-   - **If each device has a share of the parameters, each trial gathers nearly all.**
+   - **If devices have shares of parameters, each trial gathers nearly all of them.**
      SGD sends 53,032 bytes. A trial of Armijo adds 26,500, and a trial of Zoom 53,048.
-   - **Only rounding differs.** After 10 steps, parameters differ from those of one
-     device by less than 1e-4. Two and four processes agree to the bit.
-   - **A slow network makes a line search cheap for large models,** if devices have
-     copies. By a formula, Armijo adds a fifth to SGD's time on the internet, with 10
-     million parameters.
+   - **Only rounding differs.** After 10 steps with copies, parameters are within 1e-4
+     of those of one device. Two and four processes give the same bits.
+   - **Each trial waits for the network.** By a formula, Armijo takes 4 times as long as
+     SGD with few parameters, and 1.2 times with 10 million on the internet, if devices
+     have copies.
 
 Bytes are sizes of results in programs that JAX compiled for CPUs. GPUs may differ.
 
@@ -99,7 +99,7 @@ def take_step(solver, params, state, images, labels):
 
 # %%
 # ``out_shardings`` places arrays on devices. Each device has a copy of parameters and
-# state, or a share (shard) of each array whose first axis the devices divide.
+# state, or a share (shard) of each array whose first axis splits evenly.
 def compile_step(solver, minibatch, sharded):
     """Return the compiled step, with initial parameters and state on all devices."""
     solver = optax.with_extra_args_support(solver)
@@ -122,8 +122,8 @@ def compile_step(solver, minibatch, sharded):
 
 # %%
 # The compiled program shows what devices send. An *all-reduce* adds up arrays of all
-# devices, and an *all-gather* joins shares. Each result counts once, whatever its way.
-# A trial is a round of a ``while`` loop. A round of Zoom runs one of two like branches.
+# devices, and an *all-gather* joins shares. Each result counts once. A trial is a round
+# of a ``while`` loop. In Zoom's, one of two branches runs, so one of them counts.
 def count_bytes(compiled):
     """Return the bytes that a step sends outside of trials, and those of a trial."""
     sent = [0, 0]
@@ -140,7 +140,7 @@ def count_bytes(compiled):
 # %%
 # Training
 # --------
-# Devices split the rows of the same minibatches. The first layout, copies, is trained.
+# Devices split the rows of the same minibatches. Training uses copies, not shares.
 def train_on_devices(names, batch_size, num_steps, sharded=(False,)):
     """Train with each solver on all devices of all processes; return the results."""
     mesh = jax.sharding.Mesh(jax.devices(), ("devices",))
@@ -167,9 +167,8 @@ def train_on_devices(names, batch_size, num_steps, sharded=(False,)):
 # %%
 # Devices and processes
 # ---------------------
-# JAX cannot change its devices after it has started, so training runs in new processes.
-# A child ends itself when a pipe closes: the parent has ended, or given up. Each child
-# takes up to 0.5 GB of memory.
+# JAX cannot change devices once it runs, so training is in new processes (0.5 GB each).
+# A child ends itself when a pipe closes: the parent has ended, or given up.
 CHILD = """
 import os, signal, sys, threading, cloudpickle
 def end_with_parent():
@@ -218,7 +217,7 @@ def run_in_processes(job, num_processes, num_devices, timeout):
 
 # %%
 # JAX sends data without encryption, at the addresses of the host name. So there are
-# several processes only if no other machine can reach these: *loopback* addresses.
+# several processes only if these are *loopback*: no other machine can reach them.
 def join_and_call(job, address, num_processes, process_id):
     """Join the other processes, if there are any, and return ``job()``."""
     if num_processes > 1:
@@ -240,8 +239,8 @@ def is_loopback(host):
 # How much longer is a step with a line search of three trials? Assume N = 256 devices,
 # links of B bytes a second with a delay of L seconds, and P parameters of 4 bytes. A
 # gradient takes C seconds, half a nanosecond for each parameter, and a loss C / 3. With
-# copies, SGD takes :math:`C + 8 P / B + 2 L \log_2 N`, because sums travel there and
-# back. A trial takes :math:`C / 3 + 2 L \log_2 N`. Shares add 4 P / B to each.
+# copies, SGD takes :math:`C + 8 P / B + 2 L \log_2 N`, because gradients travel, then
+# their sum. A trial takes :math:`C / 3 + 2 L \log_2 N`. Shares add 4 P / B to both.
 LINKS = {"data center": (50e9, 10e-6), "internet": (12.5e6, 30e-3)}  # B, L
 
 
@@ -401,13 +400,15 @@ def main(argv):
 
 # %%
 # On a cluster with SLURM, type ``srun --nodes=2 python plot_devices_and_hosts.py
-# --cluster`` [1]_. JAX finds all processes. Other machines can connect, too.
+# --cluster`` [1]_. JAX finds all processes. Use a network that you trust.
+if __name__ == "__main__" and parse_flags(ARGV).cluster:
+    try:
+        jax.distributed.initialize()  # before JAX starts
+    except (RuntimeError, ValueError) as error:
+        sys.exit(f"No cluster is found. Start with srun or mpirun: {error!r:.200}")
+
+# %%
 if __name__ == "__main__":
-    if "--cluster" in sys.argv:
-        try:
-            jax.distributed.initialize()  # before JAX starts
-        except (RuntimeError, ValueError) as error:
-            sys.exit(f"No cluster is found. Start with srun or mpirun: {error!r:.200}")
     run_main(main, ARGV)
 
 # %%
@@ -417,7 +418,7 @@ if __name__ == "__main__":
 # images. In ``jax.shard_map``, no error comes from ``value, grad = jax.lax.pmean(
 # jax.value_and_grad(local_loss)(params), "devices")``. But JAX has added up gradients
 # already, so 10 steps of Armijo end at a loss of 4.0, not 0.25. With
-# ``check_vma=False``, it is 0.25, unless the search uses ``local_loss``: 0.2 to 2.0.
+# ``check_vma=False``, it is 0.25. A search of ``local_loss`` gives devices 0.2 to 2.0.
 #
 # **A limitation:** times come from a formula. The page did not run on several machines.
 #

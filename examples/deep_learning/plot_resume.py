@@ -27,12 +27,12 @@ steps. New runs go on from the checkpoint of step 30:
      state after 60 steps are those of a run that was never killed.
    - **One process can replace two.** In place of two processes with one device each,
      one process with two devices ends with the same bits.
-   - **Save the state of the solver, too.** Without it, MoMo's loss rises by up to 0.7
-     (new seeds: 0.4 to 2.0), and Adam's by up to 0.16 (0.03 to 0.4). Armijo's changes
-     by less than 0.1, and those of Polyak and SGD do not change.
+   - **Save the state of the solver, too.** Without it, MoMo's loss is up to 0.7 higher
+     (other seeds: 0.4 to 2.0), and Adam's up to 0.16 (0.03 to 0.4). Armijo's changes by
+     less than 0.1 on all seeds, and those of Polyak and SGD do not change.
 
-The model is small. Another number of devices, or one process in place of four, can
-change the last digits.
+The model is small and runs on CPUs. Another number of devices, or one process in place
+of four, can change the last digits.
 
 **Figure:** training loss of a run that went on without the states of its solvers, minus
 that of a run that went on with them.
@@ -114,8 +114,8 @@ def draw_rows(images, labels, number):
 
 # %%
 # Orbax [1]_ saves a checkpoint after step 1 and every 10 steps. Training waits for the
-# disk. A SIGTERM warns of an end. After one, all processes of several save the same
-# step, and stop. The process of highest index is killed after ``kill_at`` steps.
+# disk. A SIGTERM warns of an end. Several processes then save the same step, and stop.
+# The process of highest index is killed after ``kill_at`` steps.
 SAVING = ocp.CheckpointManagerOptions(
     save_interval_steps=10, enable_async_checkpointing=False
 )
@@ -127,7 +127,7 @@ def go_on(images, labels, num_steps, folder, kill_at=None, forget=False):
     start = jax.jit(start_all, out_shardings=jax.NamedSharding(mesh, jax.P()))()
     sample, losses = (images[:1_000], labels[:1_000]), []
     lowered = jax.jit(step_all).lower(start, draw_rows(images, labels, 0), sample)
-    step = lowered.compile()  # here, as other types of later states would compile again
+    step = lowered.compile()  # once: jit would compile again for other types of states
     with ocp.CheckpointManager(folder, options=SAVING) as manager:
         done = manager.latest_step() or 0
         template = ocp.args.StandardRestore(start)
@@ -197,8 +197,8 @@ def run_in_processes(job, num_processes, num_devices, timeout):
 
 
 # %%
-# Processes exchange data without encryption. So there are several processes only if JAX
-# listens at loopback addresses, which no other machine can reach.
+# JAX sends data without encryption, at the addresses of the host name. So there are
+# several processes only if these are *loopback*: no other machine can reach them.
 def join_and_call(job, address, num_processes, process_id):
     """Join the other processes, if there are any, and return ``job()``."""
     if num_processes > 1:
@@ -312,8 +312,8 @@ def read_flags(settings, argv):
 def print_digests(results):
     """Print a row for each solver, with a column for each of the ``results``."""
     print("Digests of parameters and state, equal for equal bits:")
-    print("             never                 resumed     without")
-    print("solver      killed     resumed     by half      states")
+    print("             never              by half of     without")
+    print("solver      killed     resumed   processes      states")
     print("------  ----------  ----------  ----------  ----------")
     for name in SOLVERS:
         cells = "".join(f"  {result['digests'][name]:>10}" for result in results)
@@ -339,7 +339,7 @@ def plot_losses(first, losses, without_states):
     for name, row in zip(SOLVERS, (without_states - losses).T, strict=True):
         ax.plot(steps, row, label=name, lw=3, **STYLES[name])
     ax.set(xlabel="step", ylabel="loss, minus loss with states")
-    ax.legend(handlelength=4)
+    fig.legend(handlelength=4, loc="outside center right")
     fig.suptitle("Training loss without the states of solvers")
 
 
@@ -416,8 +416,8 @@ if __name__ == "__main__":
 # processes stop, and two go on with two devices each, to the same bits. One process
 # with four devices adds up gradients in another order.
 #
-# **After a SIGTERM, no step is lost.** JAX's ``reached_preemption_sync_point`` chooses
-# the step that all processes save. A single process ends without it.
+# **After a SIGTERM, several processes lose no step.** ``reached_preemption_sync_point``
+# of JAX chooses the step that all save. A single process ends and saves nothing.
 #
 # **A limitation:** training waits for each checkpoint. Orbax can also save in the
 # background. A SIGKILL then loses checkpoints that are not yet on disk.

@@ -799,9 +799,10 @@ def test_processes_of_a_cluster_find_each_other(loopback_python, sent, tmp_path)
     assert place == "2 processes" and float(difference) == 0
 
 
-def test_without_a_cluster_a_line_tells_so(tmp_path):
+@pytest.mark.parametrize("flag", ["--cluster", "--cluster=true"])
+def test_without_a_cluster_a_line_tells_so(tmp_path, flag):
     env = {k: v for k, v in REAL_DATA.items() if not k.startswith(("SLURM_", "OMPI_"))}
-    run = run_script(PAGE, "--cluster", env=env, cwd=tmp_path)
+    run = run_script(PAGE, flag, env=env, cwd=tmp_path)
     assert run.returncode == 1 and run.stdout == ""
     [line] = run.stderr.splitlines()
     assert line.startswith("No cluster is found. Start with srun or mpirun: ")

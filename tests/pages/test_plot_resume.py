@@ -399,7 +399,7 @@ def test_figure(main_of, host):
     run = main_of(host)
     assert run.figure.get_size_inches()[0] <= 7.2
     (ax,) = run.figure.axes
-    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    labels = [text.get_text() for text in run.figure.legends[0].get_texts()]
     assert [line.get_label() for line in ax.lines] == labels == SOLVERS
     *_, with_states, without = (result["losses"] for result in run.results)
     for line, column in zip(ax.lines, (without - with_states).T, strict=True):

@@ -143,7 +143,8 @@ def test_how_to_run_a_page(script, html):
         r"with what earlier pages left\.",
         text.removeprefix(needs),
     )
-    assert 0.3 < float(memory[1]) < 5
+    # The least is that of a page without TensorFlow, if none came before it.
+    assert 0.1 < float(memory[1]) < 5
     install, run = fold.pre.get_text().strip().splitlines()
     assert run == f"python {script.name}"
     # As a shell splits it.
