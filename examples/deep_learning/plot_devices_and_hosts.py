@@ -16,7 +16,7 @@ parameters (26,536 bytes) on four devices:
 - :func:`Armijo <optax.scale_by_backtracking_linesearch>` tries step sizes. Each *trial*
   needs a loss;
 - :func:`Zoom <optax.scale_by_zoom_linesearch>`, the line search of :func:`L-BFGS
-  <optax.lbfgs>`, needs a gradient, too.
+  <optax.lbfgs>`, needs a gradient in each, too.
 
 .. admonition:: In short
 
@@ -24,13 +24,13 @@ parameters (26,536 bytes) on four devices:
      SGD sends 26,536 bytes. A trial of Armijo adds 4, and a trial of Zoom 26,540.
    - **If devices have shares of parameters, each trial gathers nearly all of them.**
      SGD sends 53,032 bytes. A trial of Armijo adds 26,500, and a trial of Zoom 53,048.
-   - **Only rounding differs.** After 10 steps with copies, parameters are within 1e-4
-     of those of one device. Two and four processes give the same bits.
+   - **Only rounding differs.** After 10 steps of Armijo, parameters are within 1e-4 of
+     those of one device. Two processes and four end with the same bits.
    - **Each trial waits for the network.** By a formula, Armijo takes 4 times as long as
-     SGD with few parameters, and 1.2 times with 10 million on the internet, if devices
-     have copies.
+     SGD with few parameters, about 2 with many, but 1.2 with copies of 10 million on
+     the internet.
 
-Bytes are sizes of results in programs that JAX compiled for CPUs. GPUs may differ.
+Bytes are sizes of arrays that programs for CPUs exchange. GPUs may differ.
 
 **Figure:** bytes of a step with its trials, if each device has a copy of the parameters
 (left) or a share (right). Bottom: time of an Armijo step over that of an SGD step, by
@@ -102,7 +102,6 @@ def take_step(solver, params, state, images, labels):
 # state, or a share (shard) of each array whose first axis splits evenly.
 def compile_step(solver, minibatch, sharded):
     """Return the compiled step, with initial parameters and state on all devices."""
-    solver = optax.with_extra_args_support(solver)
     mesh = minibatch[0].sharding.mesh
 
     def init():
@@ -129,7 +128,7 @@ def count_bytes(compiled):
     sent = [0, 0]
     names = "all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute"
     for line in compiled.as_text().splitlines():
-        found = re.search(rf" = (.*?) (?:{names})(?:-start)?\(", line)
+        found = re.search(rf" = (.*?) (?:{names})(?:-done)?\(", line)
         if found and "/cond/branch_0_fun/" not in line:
             for bits, shape in re.findall(r"[a-z](\d+)\[([\d,]*)\]", found[1]):
                 size = np.prod([int(n) for n in shape.split(",") if n])
@@ -229,7 +228,8 @@ def join_and_call(job, address, num_processes, process_id):
 def is_loopback(host):
     """Return whether all addresses of ``host`` are loopback addresses."""
     with suppress(OSError):  # the name has no address
-        return all(x[4][0].startswith("127.") for x in socket.getaddrinfo(host, None))
+        addresses = [x[4][0] for x in socket.getaddrinfo(host, None)]
+        return all(x == "::1" or x.startswith("127.") for x in addresses)
     return False
 
 
@@ -239,8 +239,8 @@ def is_loopback(host):
 # How much longer is a step with a line search of three trials? Assume N = 256 devices,
 # links of B bytes a second with a delay of L seconds, and P parameters of 4 bytes. A
 # gradient takes C seconds, half a nanosecond for each parameter, and a loss C / 3. With
-# copies, SGD takes :math:`C + 8 P / B + 2 L \log_2 N`, because gradients travel, then
-# their sum. A trial takes :math:`C / 3 + 2 L \log_2 N`. Shares add 4 P / B to both.
+# copies, SGD takes :math:`C + 8 P / B + 2 L \log_2 N`: gradients travel, then the sum.
+# A trial takes :math:`C / 3 + 2 L \log_2 N`. On CPUs, shares add 4 P / B to both.
 LINKS = {"data center": (50e9, 10e-6), "internet": (12.5e6, 30e-3)}  # B, L
 
 
@@ -418,7 +418,7 @@ if __name__ == "__main__":
 # images. In ``jax.shard_map``, no error comes from ``value, grad = jax.lax.pmean(
 # jax.value_and_grad(local_loss)(params), "devices")``. But JAX has added up gradients
 # already, so 10 steps of Armijo end at a loss of 4.0, not 0.25. With
-# ``check_vma=False``, it is 0.25. A search of ``local_loss`` gives devices 0.2 to 2.0.
+# ``check_vma=False``, it is 0.25. Searching ``local_loss``, devices end at 0.2 to 2.0.
 #
 # **A limitation:** times come from a formula. The page did not run on several machines.
 #

@@ -13,7 +13,7 @@ Can a killed run go on as if nothing had happened?
 Several processes train together. If one is killed, all stop. Can a new run go on from a
 *checkpoint*, a copy on disk, and reach the same parameters, bit for bit? Five solvers
 train a small model on Fashion-MNIST. One of two processes is killed after 37 of 60
-steps. New runs go on from the checkpoint of step 30:
+steps. New runs go on from the checkpoint of step 30. Solvers differ:
 
 - :func:`SGD <optax.sgd>` and :func:`Polyak <optax.polyak_sgd>` remember nothing of
   earlier steps;
@@ -25,11 +25,11 @@ steps. New runs go on from the checkpoint of step 30:
 
    - **A resumed run ends with the same bits.** For all five solvers, parameters and
      state after 60 steps are those of a run that was never killed.
-   - **One process can replace two.** In place of two processes with one device each,
-     one process with two devices ends with the same bits.
+   - **One process can go on for two.** After two processes with one device each, one
+     process with two devices ends with the same bits.
    - **Save the state of the solver, too.** Without it, MoMo's loss is up to 0.7 higher
      (other seeds: 0.4 to 2.0), and Adam's up to 0.16 (0.03 to 0.4). Armijo's changes by
-     less than 0.1 on all seeds, and those of Polyak and SGD do not change.
+     less than 0.1, and SGD's and Polyak's not at all.
 
 The model is small and runs on CPUs. Another number of devices, or one process in place
 of four, can change the last digits.
@@ -113,9 +113,8 @@ def draw_rows(images, labels, number):
 
 
 # %%
-# Orbax [1]_ saves a checkpoint after step 1 and every 10 steps. Training waits for the
-# disk. A SIGTERM warns of an end. Several processes then save the same step, and stop.
-# The process of highest index is killed after ``kill_at`` steps.
+# Orbax [1]_ saves after steps 1, 10, 20, ... A SIGTERM to one of several processes
+# makes all save the same step and stop. The last is killed after ``kill_at`` steps.
 SAVING = ocp.CheckpointManagerOptions(
     save_interval_steps=10, enable_async_checkpointing=False
 )
@@ -127,7 +126,7 @@ def go_on(images, labels, num_steps, folder, kill_at=None, forget=False):
     start = jax.jit(start_all, out_shardings=jax.NamedSharding(mesh, jax.P()))()
     sample, losses = (images[:1_000], labels[:1_000]), []
     lowered = jax.jit(step_all).lower(start, draw_rows(images, labels, 0), sample)
-    step = lowered.compile()  # once: jit would compile again for other types of states
+    step = lowered.compile()  # once: jit would compile again, as types of states change
     with ocp.CheckpointManager(folder, options=SAVING) as manager:
         done = manager.latest_step() or 0
         template = ocp.args.StandardRestore(start)
@@ -210,7 +209,8 @@ def join_and_call(job, address, num_processes, process_id):
 def is_loopback(host):
     """Return whether all addresses of ``host`` are loopback addresses."""
     with suppress(OSError):  # the name has no address
-        return all(x[4][0].startswith("127.") for x in socket.getaddrinfo(host, None))
+        addresses = [x[4][0] for x in socket.getaddrinfo(host, None)]
+        return all(x == "::1" or x.startswith("127.") for x in addresses)
     return False
 
 
@@ -312,7 +312,7 @@ def read_flags(settings, argv):
 def print_digests(results):
     """Print a row for each solver, with a column for each of the ``results``."""
     print("Digests of parameters and state, equal for equal bits:")
-    print("             never              by half of     without")
+    print("             never                by fewer     without")
     print("solver      killed     resumed   processes      states")
     print("------  ----------  ----------  ----------  ----------")
     for name in SOLVERS:

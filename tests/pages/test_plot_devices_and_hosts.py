@@ -154,7 +154,7 @@ IN_BRANCH = 'metadata={{op_name="jit(take_step)/while/body/cond/branch_{}_fun/ad
         ("(f32[2]{0}, f32[3,0]{1,0}, /*index=2*/bf16[5]{0}, s32[])", 22),
     ],
 )
-@pytest.mark.parametrize("suffix", ["", "-start"])
+@pytest.mark.parametrize("suffix", ["", "-done"])
 def test_the_result_of_an_all_reduce_is_counted(page, result, size, suffix):
     line = f"  %a.1 = {result} all-reduce{suffix}(f32[999]{{0}} %b), channel_id=1"
     assert counted(page, line) == [size, 0]
@@ -173,7 +173,8 @@ def test_all_that_is_sent_is_counted(page, name):
 @pytest.mark.parametrize(
     "line",
     [
-        "  %a = f32[8]{0} all-reduce-done(f32[8]{0} %all-reduce-start.1)",
+        # What starts has its terms in its result, too.
+        "  %a = (f32[2]{0}, f32[8]{0}) all-gather-start(f32[2]{0} %b), dimensions={0}",
         "  %a = f32[8]{0} add(f32[8]{0} %all-reduce, f32[8]{0} %b)",
         "  %all-reduce.2 = f32[8]{0} get-tuple-element(%all-reduce), index=0",
         "%all-reduce (a: f32[8], b: f32[8]) -> f32[8] {",
@@ -275,7 +276,7 @@ def plain_count(text):
         for line in bodies[name]:
             kind, operation = re.match(r".*? = (.*?) ([a-z][a-z-]+)\(", line).groups()
             assert not operation.startswith("collective-")
-            if operation.removesuffix("-start") in kinds:
+            if operation.removesuffix("-done") in kinds:
                 total[0] += size(kind)
             elif operation == "while":
                 parts = re.findall(r"(?:body|condition)=%([^\s,]+)", line)
@@ -520,6 +521,8 @@ def test_processes_send_what_devices_do(of_processes, sent, shape):
     [
         (["127.0.0.1"], True),
         (["127.0.0.1", "127.0.1.1"], True),
+        (["127.0.0.1", "::1"], True),
+        (["::1:2"], False),
         (["127.0.0.1", "10.1.2.3"], False),
         (["10.1.2.3"], False),
         (["1.127.0.1"], False),
