@@ -340,7 +340,8 @@ def devices():
         for name in page.SOLVERS:
             pairs = zip(one[name][seeds], four[name][seeds], strict=True)
             difference = max(abs(x - y).max() for x, y in pairs)
-            yield seeds, f"four devices and one; {name}", difference, 0, 1e-4
+            bound = 1e-4 if name == "Adam" else 1e-5
+            yield seeds, f"four devices and one; {name}", difference, 0, bound
 
 
 def resume():
@@ -354,9 +355,8 @@ def resume():
         start = {name: (params, x.init(params)) for name, x in page.SOLVERS.items()}
         whole, forgetful, rows = start, None, []
         for number in range(60):
-            random = np.random.default_rng([seed, number] if seed else number)
-            chosen = random.integers(len(labels), size=64)
-            minibatch = images[chosen], labels[chosen]
+            place = [seed, number] if seed else number  # the page has the number alone
+            minibatch = page.draw_rows(images, labels, place)
             if number == 30:
                 forgetful = {name: (whole[name][0], start[name][1]) for name in whole}
             whole, losses = step(whole, minibatch, sample)

@@ -24,7 +24,7 @@ parameters (26,536 bytes) on four devices:
      SGD sends 26,536 bytes. A trial of Armijo adds 4, and a trial of Zoom 26,540.
    - **If devices have shares of parameters, each trial gathers nearly all of them.**
      SGD sends 53,032 bytes. A trial of Armijo adds 26,500, and a trial of Zoom 53,048.
-   - **Only rounding differs.** After 10 steps of Armijo, parameters are within 1e-4 of
+   - **Only rounding differs.** After 10 steps of Armijo, parameters are within 1e-5 of
      those of one device. Two processes and four end with the same bits.
    - **Each trial waits for the network.** By a formula, Armijo takes 4 times as long as
      SGD with few parameters, about 2 with many, but 1.2 with copies of 10 million on

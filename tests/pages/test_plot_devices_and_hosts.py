@@ -372,7 +372,7 @@ def test_eight_devices_send_the_same(page, run_job, sent):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_four_devices_agree_with_one(of_devices, name):
-    """The page says by 1e-4, which one seed of 25 comes near to, with Adam."""
+    """The page says by 1e-5 for Armijo; Adam comes near to 1e-4 on one seed of 25."""
     for one, four in zip(of_devices[1], of_devices[4], strict=True):
         first, second = one[name]["params"], four[name]["params"]
         assert first.shape == (6_634,)
@@ -549,8 +549,9 @@ def test_names_are_looked_up(page, monkeypatch):
 def smaller(folder):
     """Return a copy of the page that has two solvers."""
     few = 'SOLVERS = {name: SOLVERS[name] for name in ("SGD", "Armijo")}\n\n\n'
+    end = "if __name__ =="
     file = folder / "smaller.py"
-    file.write_text(PAGE.read_text().replace("if __name__ ==", few + "if __name__ =="))
+    file.write_text(PAGE.read_text().replace(end, few + end, 1))
     return file
 
 

@@ -143,8 +143,9 @@ def test_how_to_run_a_page(script, html):
         r"with what earlier pages left\.",
         text.removeprefix(needs),
     )
-    # The least is that of a page without TensorFlow, if none came before it.
-    assert 0.1 < float(memory[1]) < 5
+    # A page that imports no TensorFlow needs less, if none came before it.
+    least = 0.3 if "tensorflow-datasets" in block["dependencies"] else 0.1
+    assert least < float(memory[1]) < 5
     install, run = fold.pre.get_text().strip().splitlines()
     assert run == f"python {script.name}"
     # As a shell splits it.

@@ -96,8 +96,8 @@ def reset(gallery_conf, fname, when):
 def peak():
     """Return the largest resident memory of this process, in MB.
 
-    Children are left out: what the system tells of them includes memory of this process
-    until they run a program of their own.
+    Children are left out. The system tells the largest memory that a child ever had,
+    which at first is the memory of this process.
     """
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
