@@ -24,11 +24,10 @@ parameters (26,536 bytes) on four devices:
      SGD sends 26,536 bytes. A trial of Armijo adds 4, and a trial of Zoom 26,540.
    - **If devices have shares of parameters, each trial gathers nearly all of them.**
      SGD sends 53,032 bytes. A trial of Armijo adds 26,500, and a trial of Zoom 53,048.
-   - **Only rounding differs.** After 10 steps of Armijo, parameters are within 1e-5 of
-     those of one device. Two processes and four end with the same bits.
+   - **Devices change only rounding.** After 10 Armijo steps, parameters are within 1e-5
+     of those of one device. Two and four processes end with equal bits.
    - **Each trial waits for the network.** By a formula, Armijo takes 4 times as long as
-     SGD with few parameters, about 2 with many, but 1.2 with copies of 10 million on
-     the internet.
+     SGD with few parameters; with many, about 2, but near 1 for copies on the internet.
 
 Bytes are sizes of arrays that programs for CPUs exchange. GPUs may differ.
 
@@ -122,7 +121,7 @@ def compile_step(solver, minibatch, sharded):
 # %%
 # The compiled program shows what devices send. An *all-reduce* adds up arrays of all
 # devices, and an *all-gather* joins shares. Each result counts once. A trial is a round
-# of a ``while`` loop. In Zoom's, one of two branches runs, so one of them counts.
+# of a ``while`` loop. Zoom's has two branches. One runs, so one counts.
 def count_bytes(compiled):
     """Return the bytes that a step sends outside of trials, and those of a trial."""
     sent = [0, 0]
@@ -418,7 +417,7 @@ if __name__ == "__main__":
 # images. In ``jax.shard_map``, no error comes from ``value, grad = jax.lax.pmean(
 # jax.value_and_grad(local_loss)(params), "devices")``. But JAX has added up gradients
 # already, so 10 steps of Armijo end at a loss of 4.0, not 0.25. With
-# ``check_vma=False``, it is 0.25. Searching ``local_loss``, devices end at 0.2 to 2.0.
+# ``check_vma=False``, it is 0.25. If each device searches its own loss: 0.2 to 2.0.
 #
 # **A limitation:** times come from a formula. The page did not run on several machines.
 #

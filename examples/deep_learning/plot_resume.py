@@ -114,7 +114,7 @@ def draw_rows(images, labels, number):
 
 # %%
 # Orbax [1]_ saves after steps 1, 10, 20, ... A SIGTERM to one of several processes
-# makes all save the same step and stop. The last is killed after ``kill_at`` steps.
+# makes all save the same step and stop. The last process dies after ``kill_at`` steps.
 SAVING = ocp.CheckpointManagerOptions(
     save_interval_steps=10, enable_async_checkpointing=False
 )
@@ -416,11 +416,11 @@ if __name__ == "__main__":
 # processes stop, and two go on with two devices each, to the same bits. One process
 # with four devices adds up gradients in another order.
 #
-# **After a SIGTERM, several processes lose no step.** ``reached_preemption_sync_point``
-# of JAX chooses the step that all save. A single process ends and saves nothing.
+# **After a SIGTERM, several processes lose no step.** ``reached_preemption`` calls
+# JAX's ``reached_preemption_sync_point``: all save the same step. One alone saves none.
 #
-# **A limitation:** training waits for each checkpoint. Orbax can also save in the
-# background. A SIGKILL then loses checkpoints that are not yet on disk.
+# **A limitation:** the page ran on one machine. Several must share the folder. Training
+# waits for each checkpoint. Orbax can also save in the background.
 #
 # **Next:** :doc:`What do step-size rules send over the network?
 # <plot_devices_and_hosts>` counts what processes exchange. Or try ``--num_steps=100``.
